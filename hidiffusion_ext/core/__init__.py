@@ -1,0 +1,32 @@
+"""The embedded core: torch, einops and the standard library, usable from any Python program.
+
+    unet_map = map_unet(unet)
+    plan = make_plan(Options(enabled=True), unet_map, latent=(128, 128))
+    with hidiffusion(unet, plan, Run(Schedule(timesteps))):
+        ...sample as always...
+"""
+
+from .apply import Run, hidiffusion
+from .options import OptionError, Options, Passes, Preset, WindowShift
+from .plan import Plan, Span, Task, make_plan
+from .schedule import Schedule
+from .unet_map import Family, UNetMap, UnsupportedUNet, map_unet
+
+__all__ = [
+    "Family",
+    "OptionError",
+    "Options",
+    "Passes",
+    "Plan",
+    "Preset",
+    "Run",
+    "Schedule",
+    "Span",
+    "Task",
+    "UNetMap",
+    "UnsupportedUNet",
+    "WindowShift",
+    "hidiffusion",
+    "make_plan",
+    "map_unet",
+]

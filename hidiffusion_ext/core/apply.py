@@ -1,0 +1,159 @@
+"""The public context manager: patches a UNet for one sampling pass and leaves it exactly as it was."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+
+from . import patching, raunet, windows
+from .options import WindowShift
+from .plan import Plan, WindowSite
+from .raunet import FeatureSizes
+from .schedule import Schedule
+from .windows import Size
+
+
+class Run:
+    """The state of one pass: the only thing that changes while sampling.
+
+    Args:
+        schedule: The noise levels of the pass.
+        generator: A CPU generator for `WindowShift.RANDOM`; not used by `WindowShift.CYCLE`.
+
+    Attributes:
+        step: The step of the current UNet call.
+        strided, pooled: Whether that pair is active in the current call.
+        sizes: The feature sizes of the current call; None if it is not of the planned size and left alone.
+    """
+
+    def __init__(self, schedule: Schedule, generator: torch.Generator | None = None) -> None:
+        self.schedule = schedule
+        self.generator = generator
+        self.step = 0
+        self.strided = self.pooled = False
+        self.sizes: FeatureSizes | None = None
+
+
+@contextmanager
+def hidiffusion(unet: nn.Module, plan: Plan, run: Run) -> Iterator[None]:
+    """Patches `unet` as planned while the context is open.
+
+    After it has closed, normally or by any exception, every module has the same type, attributes and hooks as
+    before. A plan with nothing to do registers no hook at all.
+
+    Args:
+        unet: The UNet that `plan.unet` is the map of.
+        plan: What to do.
+        run: The state of this pass; one per pass.
+
+    Raises:
+        ValueError: if the plan draws random shifts and the run has no generator.
+    """
+    if plan.windows and plan.window_shift is WindowShift.RANDOM and run.generator is None:
+        raise ValueError("random window shifts need a Run with a generator")
+    strided, pooled = (span.steps(run.schedule.steps) for span in (plan.strided, plan.pooled))
+    with ExitStack() as stack:
+        if strided or pooled or plan.windows:
+            _watch_calls(stack, unet, plan, run, strided, pooled)
+        if strided:
+            _stride(stack, unet, plan, run)
+        if pooled:
+            _pool(stack, unet, plan, run)
+        if strided or pooled:
+            _size_upsamplers(stack, unet, plan, run)
+        for number, site in enumerate(plan.windows):
+            _window(stack, unet, plan, run, site, number)
+        yield
+
+
+def _watch_calls(stack: ExitStack, unet: nn.Module, plan: Plan, run: Run, strided: range, pooled: range) -> None:
+    """Sets the run's state from the size and timestep of each UNet call."""
+
+    def watch(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        x, timesteps = args[0], args[1] if len(args) > 1 else kwargs["timesteps"]
+        planned = tuple(x.shape[2:]) == plan.latent
+        run.step = run.schedule.step(float(timesteps.max()))
+        run.strided = planned and run.step in strided
+        run.pooled = planned and run.step in pooled
+        run.sizes = None
+        if planned:
+            run.sizes = raunet.feature_sizes(
+                plan.unet,
+                plan.latent,
+                plan.strided_at if run.strided else None,
+                plan.pooled_at if run.pooled else None,
+            )
+
+    patching.before_forward(stack, unet, watch)
+
+
+def _stride(stack: ExitStack, unet: nn.Module, plan: Plan, run: Run) -> None:
+    """The strided pair's downsampler: the host's own convolution with another stride, dilation and padding."""
+    name = plan.unet.inputs[plan.strided_at].down
+    assert name is not None
+    patching.swap_attributes(stack, unet.get_submodule(name), raunet.STRIDED_CONV, lambda: run.strided)
+
+
+def _pool(stack: ExitStack, unet: nn.Module, plan: Plan, run: Run) -> None:
+    """The pooled pair: halves an input block's output, undone after the output block that consumes its skip."""
+    undone_at = plan.unet.partner(plan.pooled_at)
+    pooled = unet.get_submodule(plan.unet.inputs[plan.pooled_at].layers[-1])
+    undone = unet.get_submodule(plan.unet.outputs[undone_at].layers[-1])
+    patching.change_output(stack, pooled, lambda x: raunet.pool(x) if run.pooled else x)
+    patching.change_output(
+        stack, undone, lambda x: raunet.undo_pool(x, _skip_after(plan, run, undone_at)) if run.pooled else x
+    )
+
+
+def _size_upsamplers(stack: ExitStack, unet: nn.Module, plan: Plan, run: Run) -> None:
+    """While RAU-Net is active every upsampler goes straight to the size of the skip its output will meet."""
+
+    def size(index: int, x: torch.Tensor) -> torch.Tensor:
+        return raunet.upsample_to(x, _skip_after(plan, run, index)) if run.strided or run.pooled else x
+
+    for index, block in enumerate(plan.unet.outputs):
+        if block.up:
+            patching.change_input(stack, unet.get_submodule(block.up), lambda x, index=index: size(index, x))
+
+
+def _skip_after(plan: Plan, run: Run, output_index: int) -> Size:
+    """The size of the skip that the output block after `output_index` consumes."""
+    assert run.sizes is not None
+    return run.sizes.skips[plan.unet.partner(output_index + 1)]
+
+
+def _window(stack: ExitStack, unet: nn.Module, plan: Plan, run: Run, site: WindowSite, number: int) -> None:
+    """Windows around one self-attention: its input is partitioned, its output put back together."""
+    current: tuple[Size, Size] | None = None
+
+    def partition(
+        module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+        nonlocal current
+        current = None
+        if run.sizes is None:
+            return None
+        size = run.sizes.skips[plan.unet.partner(site.block)] if site.output else run.sizes.inside[site.block]
+        # Another length or another context is not plain self-attention over the picture (reference ControlNet,
+        # token merging): that call stays as it is.
+        others = (*args[1:], *(kwargs.get(name) for name in ("context", "value", "mask", "additional_tokens")))
+        if args[0].shape[1] != size[0] * size[1] or any(isinstance(other, torch.Tensor) for other in others):
+            return None
+        if plan.window_shift is WindowShift.CYCLE:
+            index = windows.cycle_index(run.step, number)
+        else:
+            assert run.generator is not None
+            index = windows.random_index(run.generator)
+        current = size, windows.window_shift(size, index)
+        return (windows.window_partition(args[0], *current), *args[1:]), kwargs
+
+    patching.before_forward(stack, unet.get_submodule(site.attention), partition)
+    patching.change_output(
+        stack,
+        unet.get_submodule(site.attention),
+        lambda x: windows.window_reverse(x, *current) if current else x,
+    )

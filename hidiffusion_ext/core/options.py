@@ -1,0 +1,187 @@
+"""What a user can ask for.
+
+`Options` is the only list of settings in the project: the panel, the API arguments, the infotext and the
+checks are all made from its fields and their `Setting`s.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import Field, dataclass, field, fields
+from enum import Enum
+from typing import Any
+
+
+class OptionError(ValueError):
+    """A setting that cannot be used; the message is one sentence naming the setting, the value and what is allowed."""
+
+
+class Preset(str, Enum):
+    """When RAU-Net is active. The numbers are in `plan.PRESETS`."""
+
+    AUTO = "Auto"
+    X2 = "2x"
+    X4 = "4x"
+    TURBO = "Turbo"
+    CUSTOM = "Custom"
+
+
+class Passes(str, Enum):
+    """Which sampling passes of a job are patched."""
+
+    BOTH = "Both"
+    FIRST = "First"
+    HIRES = "Hires"
+
+
+class WindowShift(str, Enum):
+    """How MSW-MSA moves its windows from call to call."""
+
+    CYCLE = "Cycle"
+    RANDOM = "Random"
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How one option is shown and checked.
+
+    Attributes:
+        label: Stable English name on the panel and, lower-cased after "HiDiffusion", in infotext.
+        help: One sentence: what one sees when one turns it.
+        minimum, maximum, step: The allowed range of a number, both ends included; None for other types.
+    """
+
+    label: str
+    help: str
+    minimum: float | None = None
+    maximum: float | None = None
+    step: float | None = None
+
+
+def _option(default: Any, label: str, help: str, **limits: float) -> Any:
+    return field(default=default, metadata={"setting": Setting(label, help, **limits)})
+
+
+@dataclass(frozen=True)
+class Options:
+    """One job's settings; field order is the order of the positional API arguments.
+
+    Raises:
+        OptionError: from every constructor below, for an unknown key, a wrong type or a value out of range.
+    """
+
+    enabled: bool = _option(False, "Enabled", "Turns HiDiffusion on for this job.")
+    rau_net: bool = _option(
+        True,
+        "RAU-Net",
+        "One object instead of several: the first steps lay out the picture as if it were small. Also the larger speed-up.",
+    )
+    msw_msa: bool = _option(
+        True,
+        "MSW-MSA",
+        "Faster: self-attention at the finest level looks at four moving windows instead of the whole picture.",
+    )
+    preset: Preset = _option(
+        Preset.AUTO,
+        "Preset",
+        "Auto picks 2x or 4x from the size of the job; Turbo is for SDXL-Turbo; Custom uses T1 and T2 below.",
+    )
+    t1: float = _option(
+        0.4,
+        "T1",
+        "Custom preset: RAU-Net works for this share of the steps. Higher: fewer repeated objects, less fine detail.",
+        minimum=0.0,
+        maximum=1.0,
+        step=0.05,
+    )
+    t2: float = _option(
+        0.0,
+        "T2",
+        "Custom preset: a second, stronger reduction for this share of the steps, for very large pictures.",
+        minimum=0.0,
+        maximum=1.0,
+        step=0.05,
+    )
+    passes: Passes = _option(
+        Passes.BOTH, "Passes", "Which passes of a hires-fix job are changed; img2img counts as a first pass."
+    )
+    native_size: int = _option(
+        0,
+        "Native size",
+        "Side in pixels the model was trained at; 0 finds it (512, 768 for SD2.1 v-models, 1024 for SDXL).",
+        minimum=0,
+        maximum=4096,
+        step=64,
+    )
+    window_shift: WindowShift = _option(
+        WindowShift.CYCLE,
+        "Window shift",
+        "Cycle gives the same picture in any batch; Random draws the shifts as the paper does, so pictures change with the batch.",
+    )
+
+    @classmethod
+    def from_mapping(cls, values: Mapping[str, Any]) -> Options:
+        """Options from names and values, as in an API payload; what is left out keeps its default.
+
+        T1 or T2 given without a preset selects the Custom preset, the only one that uses them.
+        """
+        known = {f.name: f for f in fields(cls)}
+        for key in values:
+            if key not in known:
+                raise OptionError(f"unknown setting {_quoted(key)}; allowed are {', '.join(known)}")
+        checked = {key: _checked(known[key], value) for key, value in values.items()}
+        if "preset" not in checked and checked.keys() & {"t1", "t2"}:
+            checked["preset"] = Preset.CUSTOM
+        return cls(**checked)
+
+    @classmethod
+    def from_args(cls, args: Sequence[Any]) -> Options:
+        """Options from a script's positional arguments: one value per field in order, or one mapping first."""
+        if args and isinstance(args[0], Mapping):
+            return cls.from_mapping(args[0])
+        if len(args) > len(fields(cls)):
+            raise OptionError(f"{len(args)} arguments given; at most {len(fields(cls))} are allowed")
+        return cls(**{f.name: _checked(f, value) for f, value in zip(fields(cls), args)})
+
+    def changed(self) -> dict[str, Any]:
+        """The settings that differ from their defaults, as plain values."""
+        values = {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) != f.default}
+        return {name: value.value if isinstance(value, Enum) else value for name, value in values.items()}
+
+
+def setting(f: Field[Any]) -> Setting:
+    """The label, help and range of a field of `Options`."""
+    return f.metadata["setting"]
+
+
+def _checked(f: Field[Any], value: Any) -> Any:
+    """The value in the field's own type, or OptionError."""
+    kind = type(f.default)
+    if issubclass(kind, Enum):
+        for choice in kind:
+            if isinstance(value, str) and value.casefold() == choice.value.casefold():
+                return choice
+        raise _refused(f, value, "one of " + ", ".join(choice.value for choice in kind))
+    if kind is bool:
+        if not isinstance(value, bool):
+            raise _refused(f, value, "true or false")
+        return value
+    limits = setting(f)
+    allowed = f"{'a whole number' if kind is int else 'a number'} from {limits.minimum:g} to {limits.maximum:g}"
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise _refused(f, value, allowed)
+    if not math.isfinite(value) or (kind is int and value != int(value)):
+        raise _refused(f, value, allowed)
+    if not limits.minimum <= value <= limits.maximum:  # type: ignore[operator]  # every number has both limits
+        raise _refused(f, value, allowed)
+    return kind(value)
+
+
+def _refused(f: Field[Any], value: object, allowed: str) -> OptionError:
+    return OptionError(f"{f.name} = {_quoted(value)} is not possible; allowed is {allowed}")
+
+
+def _quoted(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."

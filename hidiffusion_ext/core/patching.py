@@ -1,0 +1,66 @@
+"""The reversible primitives. Each is entered on an ExitStack and leaves the module as it found it.
+
+A module's hook dicts and attributes are the only things changed: no forward, class, parameter or buffer is replaced.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from typing import Any
+
+import torch
+from torch import nn
+
+PreHook = Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], tuple[tuple[Any, ...], dict[str, Any]] | None]
+
+
+def before_forward(stack: ExitStack, module: nn.Module, hook: PreHook) -> None:
+    """Runs `hook(module, args, kwargs)` before each forward; what it returns replaces the arguments."""
+    handle = module.register_forward_pre_hook(hook, with_kwargs=True)
+    stack.callback(handle.remove)
+
+
+def change_input(stack: ExitStack, module: nn.Module, change: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    """Passes the module's first argument through `change` at each forward."""
+
+    def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        return (change(args[0]), *args[1:]), kwargs
+
+    before_forward(stack, module, hook)
+
+
+def change_output(stack: ExitStack, module: nn.Module, change: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    """Passes the module's output through `change` at each forward."""
+
+    def hook(module: nn.Module, args: tuple[Any, ...], output: torch.Tensor) -> torch.Tensor:
+        return change(output)
+
+    handle = module.register_forward_hook(hook)
+    stack.callback(handle.remove)
+
+
+def swap_attributes(
+    stack: ExitStack, module: nn.Module, attributes: Mapping[str, Any], wanted: Callable[[], bool]
+) -> None:
+    """Gives the module other attributes for the time of each forward for which `wanted()` is true.
+
+    The originals are back when the forward returns or raises, and again, whatever happened, when the stack closes.
+    """
+    originals: dict[str, Any] = {}
+
+    def restore(*_: object) -> None:
+        while originals:
+            name, value = originals.popitem()
+            setattr(module, name, value)
+
+    def swap(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        restore()
+        for name, value in attributes.items() if wanted() else ():
+            originals[name] = getattr(module, name)
+            setattr(module, name, value)
+
+    before_forward(stack, module, swap)
+    handle = module.register_forward_hook(restore, always_call=True)
+    stack.callback(restore)
+    stack.callback(handle.remove)

@@ -1,0 +1,130 @@
+"""Finds the sites of a UNet by structure.
+
+The map holds names, not modules: it can be compared, printed, cached and kept without holding a model in memory.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+from torch import nn
+
+
+class UnsupportedUNet(ValueError):
+    """The model is not one HiDiffusion is made for; the message is one sentence for the user."""
+
+
+class Family(str, Enum):
+    """UNet layouts the method has presets for."""
+
+    SD1 = "SD1.5"
+    SD2 = "SD2.1"
+    SDXL = "SDXL"
+
+
+@dataclass(frozen=True)
+class Block:
+    """One input or output block: the names of its sites as `unet.get_submodule` takes them.
+
+    Attributes:
+        layers: The block's direct layers, in order.
+        down: The strided 3x3 convolution of its Downsample, or None.
+        up: The convolution of its Upsample, or None.
+        attentions: The self-attentions (attn1) of its transformer blocks, in order.
+    """
+
+    layers: tuple[str, ...]
+    down: str | None
+    up: str | None
+    attentions: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class UNetMap:
+    """The sites of one ldm/sgm UNet.
+
+    Output block j consumes the skip connection of input block `len(inputs) - 1 - j`.
+    """
+
+    family: Family
+    in_channels: int
+    inputs: tuple[Block, ...]
+    outputs: tuple[Block, ...]
+
+    @property
+    def downs(self) -> tuple[int, ...]:
+        """Indices of the input blocks that halve the feature map."""
+        return tuple(i for i, block in enumerate(self.inputs) if block.down)
+
+    def partner(self, index: int) -> int:
+        """The output block that consumes input block `index`'s skip connection, and the other way round."""
+        return len(self.inputs) - 1 - index
+
+    def level(self, index: int) -> int:
+        """How many times the feature map has been halved inside input block `index`."""
+        return sum(down <= index for down in self.downs)
+
+
+def map_unet(unet: nn.Module) -> UNetMap:
+    """The map of an ldm or sgm UNet.
+
+    Raises:
+        UnsupportedUNet: for the SDXL refiner, diffusion transformers and every other layout.
+    """
+    inputs, outputs = getattr(unet, "input_blocks", None), getattr(unet, "output_blocks", None)
+    if not isinstance(inputs, nn.Module) or not isinstance(outputs, nn.Module):
+        raise UnsupportedUNet(
+            f"this model ({type(unet).__name__}) is not a UNet with input and output blocks; "
+            "HiDiffusion works with SD1.5, SD2.1 and SDXL models"
+        )
+    in_blocks = tuple(_block(f"input_blocks.{name}", block) for name, block in inputs.named_children())
+    out_blocks = tuple(_block(f"output_blocks.{name}", block) for name, block in outputs.named_children())
+    first = next((m for m in inputs.modules() if isinstance(m, nn.Conv2d)), None)
+    if not in_blocks or len(in_blocks) != len(out_blocks) or first is None:
+        raise UnsupportedUNet("this UNet has unpaired input and output blocks; HiDiffusion does not know it")
+    family = _family(unet, in_blocks)
+    unet_map = UNetMap(family, first.in_channels, in_blocks, out_blocks)
+    if any(out_blocks[unet_map.partner(down)].up is None for down in unet_map.downs):
+        raise UnsupportedUNet("this UNet has a downsampler without an upsampler; HiDiffusion does not know it")
+    return unet_map
+
+
+def _block(name: str, block: nn.Module) -> Block:
+    down = up = None
+    attentions: list[str] = []
+    layers: list[str] = []
+    for child_name, layer in block.named_children():
+        path = f"{name}.{child_name}"
+        layers.append(path)
+        if isinstance(op := getattr(layer, "op", None), nn.Conv2d) and op.stride == (2, 2):
+            down = f"{path}.op"
+        elif hasattr(layer, "use_conv") and isinstance(getattr(layer, "conv", None), nn.Conv2d):
+            up = f"{path}.conv"
+        elif isinstance(transformers := getattr(layer, "transformer_blocks", None), nn.Module):
+            attentions += [
+                f"{path}.transformer_blocks.{depth}.attn1"
+                for depth, transformer in transformers.named_children()
+                if isinstance(getattr(transformer, "attn1", None), nn.Module)
+            ]
+    return Block(tuple(layers), down, up, tuple(attentions))
+
+
+def _family(unet: nn.Module, inputs: tuple[Block, ...]) -> Family:
+    levels = 1 + sum(block.down is not None for block in inputs)
+    finest = next((i for i, block in enumerate(inputs) if block.attentions), None)
+    if finest is None:
+        raise UnsupportedUNet("this UNet has no transformer blocks; HiDiffusion does not know it")
+    finest_level = sum(block.down is not None for block in inputs[: finest + 1])
+    if (levels, finest_level) == (3, 1):
+        return Family.SDXL
+    if (levels, finest_level) == (4, 0):
+        # SD2 projects into its transformers with a linear layer, SD1 with a 1x1 convolution.
+        transformer = unet.get_submodule(inputs[finest].attentions[0].split(".transformer_blocks.")[0])
+        return Family.SD1 if isinstance(getattr(transformer, "proj_in", None), nn.Conv2d) else Family.SD2
+    if (levels, finest_level) == (4, 1):
+        raise UnsupportedUNet("this is the SDXL refiner, which only polishes an existing picture; it is left unchanged")
+    raise UnsupportedUNet(
+        f"this UNet has {levels} levels with transformers from level {finest_level}; "
+        "HiDiffusion works with SD1.5, SD2.1 and SDXL models"
+    )

@@ -1,0 +1,68 @@
+"""MSW-MSA: modified shifted window multi-head self-attention (HiDiffusion, arXiv 2311.17528, section 3.3).
+
+A feature map is cut into 2x2 windows of a quarter of the tokens each, after rolling it by a quarter, a half or
+three quarters of a window. Pure functions; a size is (height, width) in latent cells of the level.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+
+Size = tuple[int, int]
+
+SHIFTS = 4
+"""The grid is rolled by 0, 1/4, 2/4 or 3/4 of a window."""
+
+
+def even_size(size: Size) -> Size:
+    """The smallest even size that holds `size`: twice the window."""
+    return size[0] + size[0] % 2, size[1] + size[1] % 2
+
+
+def window_shift(size: Size, index: int) -> Size:
+    """The roll in cells for shift `index` (0 to 3): the window side divided by 4, rounded down, times the index."""
+    height, width = even_size(size)
+    return height // 2 // SHIFTS * index, width // 2 // SHIFTS * index
+
+
+def cycle_index(step: int, site: int) -> int:
+    """The deterministic choice: each site goes through all shifts in turn, neighbouring sites out of phase."""
+    return (step + site) % SHIFTS
+
+
+def random_index(generator: torch.Generator) -> int:
+    """The paper's choice: each shift with equal probability, drawn anew for every site and call.
+
+    The bounds are those of the official code, which draws one `torch.rand(1)` and compares with .25, .5 and .75.
+    """
+    draw = float(torch.rand(1, generator=generator))
+    return 0 if draw <= 0.25 else 1 if draw <= 0.5 else 2 if draw <= 0.75 else 3
+
+
+def window_partition(x: torch.Tensor, size: Size, shift: Size) -> torch.Tensor:
+    """Cuts tokens into windows: [B, H*W, C] -> [4*B, h*w, C] with h, w = half the even size.
+
+    An odd side is first resized to even (bicubic), as in the official code.
+    """
+    x = _resize(x, size, even_size(size))
+    height, width = even_size(size)
+    x = x.unflatten(1, (height, width)).roll((-shift[0], -shift[1]), (1, 2))
+    return rearrange(x, "b (ny h) (nx w) c -> (b ny nx) (h w) c", ny=2, nx=2)
+
+
+def window_reverse(windows: torch.Tensor, size: Size, shift: Size) -> torch.Tensor:
+    """Puts windows back: [4*B, h*w, C] -> [B, H*W, C]; undoes `window_partition` exactly where both sides are even."""
+    height, width = even_size(size)
+    x = rearrange(windows, "(b ny nx) (h w) c -> b (ny h) (nx w) c", ny=2, nx=2, h=height // 2)
+    x = x.roll(shift, (1, 2)).flatten(1, 2)
+    return _resize(x, (height, width), size)
+
+
+def _resize(x: torch.Tensor, source: Size, target: Size) -> torch.Tensor:
+    if source == target:
+        return x
+    x = rearrange(x, "b (h w) c -> b c h w", h=source[0])
+    x = F.interpolate(x, size=target, mode="bicubic")
+    return rearrange(x, "b c h w -> b (h w) c")

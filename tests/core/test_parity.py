@@ -1,0 +1,138 @@
+"""The same weights in the official implementation (PyPI `hidiffusion`) give the same output at every step.
+
+The official code picks its preset by the size it sees or by the pipeline's name, and counts UNet calls. Where a
+preset needs a latent too large for a test, its numbers are put in the place of the smaller size's.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+
+import hidiffusion.hidiffusion as official
+import pytest
+import torch
+from diffusers import UNet2DConditionModel
+from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint
+from unets import CONTEXT, HEADS, TinyUNet, inputs, tiny_unet, uniform_timesteps
+
+from hidiffusion_ext.core import Family, Options, Preset, Run, Schedule, Task, WindowShift, hidiffusion, make_plan, map_unet
+
+TOLERANCE = 1e-4
+XL_BASE = "stabilityai/stable-diffusion-xl-base-1.0"
+XL_INPAINTING = "diffusers/stable-diffusion-xl-1.0-inpainting-0.1"
+
+
+@dataclass(frozen=True)
+class Case:
+    """One preset: how the official code is brought to it and how ours is."""
+
+    family: Family
+    official_name: str
+    options: Options
+    task: Task = Task()
+    in_channels: int = 4
+    official_constants: dict = field(default_factory=dict)
+
+
+PAPER = Options(native_size=64, preset=Preset.X2, window_shift=WindowShift.RANDOM)
+CASES = {
+    "SD1.5 2x": Case(Family.SD1, "runwayml/stable-diffusion-v1-5", PAPER),
+    "SD1.5 4x": Case(
+        Family.SD1,
+        "runwayml/stable-diffusion-v1-5",
+        dataclasses.replace(PAPER, preset=Preset.X4),
+        official_constants={"switching_threshold_ratio_dict": {"sd15_1024": {"T1_ratio": 0.7, "T2_ratio": 0.3}}},
+    ),
+    "SD2.1 2x": Case(Family.SD2, "stabilityai/stable-diffusion-2-1-base", PAPER),
+    "SDXL 2x": Case(Family.SDXL, XL_BASE, PAPER),
+    "SDXL 4x": Case(
+        Family.SDXL,
+        XL_BASE,
+        dataclasses.replace(PAPER, preset=Preset.X4),
+        official_constants={
+            "switching_threshold_ratio_dict": {"sdxl_2048": {"T1_ratio": 0.7, "T2_ratio": 0.3}},
+            "is_aggressive_raunet": False,
+        },
+    ),
+    "SDXL-Turbo": Case(Family.SDXL, "stabilityai/sdxl-turbo", dataclasses.replace(PAPER, preset=Preset.TURBO)),
+    "SDXL inpainting": Case(Family.SDXL, XL_INPAINTING, PAPER, in_channels=9),
+    "Playground": Case(Family.SDXL, XL_BASE, PAPER, task=Task(playground=True)),
+}
+
+
+class DiffusionPipeline:
+    """What the official code needs of a diffusers pipeline; it looks at the class's name."""
+
+    def __init__(self, unet: UNet2DConditionModel, name: str, steps: int) -> None:
+        self.unet, self.name_or_path, self._num_timesteps = unet, name, steps
+
+
+def diffusers_unet(unet: TinyUNet, family: Family, depth: int) -> UNet2DConditionModel:
+    """The same network as a diffusers UNet with the same weights."""
+    sdxl = family is Family.SDXL
+    down = ("DownBlock2D",) + ("CrossAttnDownBlock2D",) * 2 if sdxl else ("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",)
+    up = ("CrossAttnUpBlock2D",) * 2 + ("UpBlock2D",) if sdxl else ("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3
+    config = dict(
+        in_channels=unet.in_channels,
+        layers_per_block=2,
+        block_out_channels=(32, 64, 64) if sdxl else (32, 32, 64, 64),
+        down_block_types=down,
+        up_block_types=up,
+        transformer_layers_per_block=[1, depth, depth] if sdxl else 1,
+        attention_head_dim=HEADS,
+        cross_attention_dim=CONTEXT,
+        use_linear_projection=family is not Family.SD1,
+    )
+    converted = UNet2DConditionModel(**config).eval().requires_grad_(False)
+    weights = {f"model.diffusion_model.{name}": value for name, value in unet.state_dict().items()}
+    converted.load_state_dict(convert_ldm_unet_checkpoint(weights, config))
+    return converted
+
+
+SIZES = [(32, 32), (32, 48), (64, 32), (33, 41), (40, 56)]
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+@pytest.mark.parametrize(
+    ("latent", "steps"),
+    [*((size, 10) for size in SIZES), ((32, 32), 50)],
+    ids=lambda value: "x".join(map(str, value)) if isinstance(value, tuple) else f"{value}steps",
+)
+def test_every_step_equals_the_official_code(
+    case: Case, latent: tuple[int, int], steps: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in case.official_constants.items():
+        monkeypatch.setattr(official, name, value)
+    compare(case, latent, range(steps), steps)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("latent", [(90, 160), (152, 104)])
+@pytest.mark.parametrize("case", [CASES["SD1.5 2x"], CASES["SDXL 2x"]], ids=["SD1.5 2x", "SDXL 2x"])
+def test_large_sizes_that_are_not_divisible_by_64(case: Case, latent: tuple[int, int]) -> None:
+    compare(case, latent, range(5), 5)
+
+
+def compare(case: Case, latent: tuple[int, int], steps: range, total: int) -> None:
+    """Runs both implementations over the steps, each with a fresh latent, and compares outputs of order 1."""
+    depth = 2 if case.family is Family.SDXL else 1
+    unet = tiny_unet(case.family, in_channels=case.in_channels, depth=depth, deep=depth, sized=True)
+    theirs = diffusers_unet(unet, case.family, depth)
+    official.apply_hidiffusion(DiffusionPipeline(theirs, case.official_name, total))  # type: ignore[arg-type]
+    theirs.info["is_playground"] = case.task.playground  # the official code reads it from the pipeline's name
+
+    plan = make_plan(case.options, map_unet(unet), latent, case.task)
+    timesteps = uniform_timesteps(total)
+    generator = torch.Generator()
+    with torch.inference_mode(), hidiffusion(unet, plan, Run(Schedule(timesteps), generator)):
+        for step in steps:
+            x, context = inputs(latent, in_channels=case.in_channels, seed=step)
+            t = torch.tensor([timesteps[step]])
+            generator.manual_seed(step)
+            ours = unet(x, t, context=context)
+            torch.manual_seed(step)
+            expected = theirs(x, t, encoder_hidden_states=context).sample
+            assert 0.1 < float(expected.std()) < 10
+            difference = float((ours - expected).abs().max())
+            assert difference <= TOLERANCE, f"step {step}: {difference:.2e}"
