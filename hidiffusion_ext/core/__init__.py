@@ -1,9 +1,9 @@
 """The embedded core: torch, einops and the standard library, usable from any Python program.
 
-    unet_map = map_unet(unet)
-    plan = make_plan(Options(enabled=True), unet_map, latent=(128, 128))
-    with hidiffusion(unet, plan, Run(Schedule(timesteps))):
-        ...sample as always...
+unet_map = map_unet(unet)
+plan = make_plan(Options(enabled=True), unet_map, latent=(128, 128))
+with hidiffusion(unet, plan, Run(Schedule(timesteps))):
+    ...sample as always...
 """
 
 from .apply import Run, hidiffusion

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -39,7 +39,7 @@ class Run:
 
 
 @contextmanager
-def hidiffusion(unet: nn.Module, plan: Plan, run: Run) -> Iterator[None]:
+def hidiffusion(unet: nn.Module, plan: Plan, run: Run) -> Generator[None, None, None]:
     """Patches `unet` as planned while the context is open.
 
     After it has closed, normally or by any exception, every module has the same type, attributes and hooks as

@@ -8,16 +8,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import Field, dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from enum import Enum
-from typing import Any
+from typing import Any, cast
 
 
 class OptionError(ValueError):
     """A setting that cannot be used; the message is one sentence naming the setting, the value and what is allowed."""
 
 
-class Preset(str, Enum):
+class Choice(str, Enum):
+    """One of several named values."""
+
+
+class Preset(Choice):
     """When RAU-Net is active. The numbers are in `plan.PRESETS`."""
 
     AUTO = "Auto"
@@ -27,7 +31,7 @@ class Preset(str, Enum):
     CUSTOM = "Custom"
 
 
-class Passes(str, Enum):
+class Passes(Choice):
     """Which sampling passes of a job are patched."""
 
     BOTH = "Both"
@@ -35,7 +39,7 @@ class Passes(str, Enum):
     HIRES = "Hires"
 
 
-class WindowShift(str, Enum):
+class WindowShift(Choice):
     """How MSW-MSA moves its windows from call to call."""
 
     CYCLE = "Cycle"
@@ -47,20 +51,24 @@ class Setting:
     """How one option is shown and checked.
 
     Attributes:
+        default: The value when nothing is said; its type is the option's type.
         label: Stable English name on the panel and, lower-cased after "HiDiffusion", in infotext.
         help: One sentence: what one sees when one turns it.
         minimum, maximum, step: The allowed range of a number, both ends included; None for other types.
+        name: The option's name in the API and in `Options`.
     """
 
+    default: Any
     label: str
     help: str
     minimum: float | None = None
     maximum: float | None = None
     step: float | None = None
+    name: str = ""
 
 
 def _option(default: Any, label: str, help: str, **limits: float) -> Any:
-    return field(default=default, metadata={"setting": Setting(label, help, **limits)})
+    return field(default=default, metadata={"setting": Setting(default, label, help, **limits)})
 
 
 @dataclass(frozen=True)
@@ -75,7 +83,7 @@ class Options:
     rau_net: bool = _option(
         True,
         "RAU-Net",
-        "One object instead of several: the first steps lay out the picture as if it were small. Also the larger speed-up.",
+        "One object instead of several: the first steps lay the picture out as if it were small. Much faster, too.",
     )
     msw_msa: bool = _option(
         True,
@@ -117,7 +125,7 @@ class Options:
     window_shift: WindowShift = _option(
         WindowShift.CYCLE,
         "Window shift",
-        "Cycle gives the same picture in any batch; Random draws the shifts as the paper does, so pictures change with the batch.",
+        "Cycle gives the same picture in any batch; with Random, as in the paper, the batch changes pictures.",
     )
 
     @classmethod
@@ -126,60 +134,57 @@ class Options:
 
         T1 or T2 given without a preset selects the Custom preset, the only one that uses them.
         """
-        known = {f.name: f for f in fields(cls)}
         for key in values:
-            if key not in known:
-                raise OptionError(f"unknown setting {_quoted(key)}; allowed are {', '.join(known)}")
-        checked = {key: _checked(known[key], value) for key, value in values.items()}
+            if key not in SETTINGS:
+                raise OptionError(f"unknown setting {_quoted(key)}; allowed are {', '.join(SETTINGS)}")
+        checked = {key: _checked(SETTINGS[key], value) for key, value in values.items()}
         if "preset" not in checked and checked.keys() & {"t1", "t2"}:
             checked["preset"] = Preset.CUSTOM
         return cls(**checked)
 
     @classmethod
     def from_args(cls, args: Sequence[Any]) -> Options:
-        """Options from a script's positional arguments: one value per field in order, or one mapping first."""
+        """Options from a script's positional arguments: one value per setting in order, or one mapping first."""
         if args and isinstance(args[0], Mapping):
-            return cls.from_mapping(args[0])
-        if len(args) > len(fields(cls)):
-            raise OptionError(f"{len(args)} arguments given; at most {len(fields(cls))} are allowed")
-        return cls(**{f.name: _checked(f, value) for f, value in zip(fields(cls), args)})
+            return cls.from_mapping(cast("Mapping[str, Any]", args[0]))
+        if len(args) > len(SETTINGS):
+            raise OptionError(f"{len(args)} arguments given; at most {len(SETTINGS)} are allowed")
+        return cls(**{name: _checked(setting, value) for (name, setting), value in zip(SETTINGS.items(), args)})
 
     def changed(self) -> dict[str, Any]:
         """The settings that differ from their defaults, as plain values."""
-        values = {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) != f.default}
-        return {name: value.value if isinstance(value, Enum) else value for name, value in values.items()}
+        values = {name: getattr(self, name) for name in SETTINGS if getattr(self, name) != SETTINGS[name].default}
+        return {name: value.value if isinstance(value, Choice) else value for name, value in values.items()}
 
 
-def setting(f: Field[Any]) -> Setting:
-    """The label, help and range of a field of `Options`."""
-    return f.metadata["setting"]
+SETTINGS: dict[str, Setting] = {f.name: replace(f.metadata["setting"], name=f.name) for f in fields(Options)}
+"""Every option by name, in the order of the panel and of the positional arguments."""
 
 
-def _checked(f: Field[Any], value: Any) -> Any:
-    """The value in the field's own type, or OptionError."""
-    kind = type(f.default)
-    if issubclass(kind, Enum):
+def _checked(setting: Setting, value: Any) -> Any:
+    """The value in the setting's own type, or OptionError."""
+    kind = type(setting.default)
+    if isinstance(setting.default, Choice):
         for choice in kind:
             if isinstance(value, str) and value.casefold() == choice.value.casefold():
                 return choice
-        raise _refused(f, value, "one of " + ", ".join(choice.value for choice in kind))
+        raise _refused(setting, value, "one of " + ", ".join(choice.value for choice in kind))
     if kind is bool:
         if not isinstance(value, bool):
-            raise _refused(f, value, "true or false")
+            raise _refused(setting, value, "true or false")
         return value
-    limits = setting(f)
-    allowed = f"{'a whole number' if kind is int else 'a number'} from {limits.minimum:g} to {limits.maximum:g}"
+    allowed = f"{'a whole number' if kind is int else 'a number'} from {setting.minimum:g} to {setting.maximum:g}"
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise _refused(f, value, allowed)
+        raise _refused(setting, value, allowed)
     if not math.isfinite(value) or (kind is int and value != int(value)):
-        raise _refused(f, value, allowed)
-    if not limits.minimum <= value <= limits.maximum:  # type: ignore[operator]  # every number has both limits
-        raise _refused(f, value, allowed)
+        raise _refused(setting, value, allowed)
+    if not setting.minimum <= value <= setting.maximum:  # type: ignore[operator]  # every number has both limits
+        raise _refused(setting, value, allowed)
     return kind(value)
 
 
-def _refused(f: Field[Any], value: object, allowed: str) -> OptionError:
-    return OptionError(f"{f.name} = {_quoted(value)} is not possible; allowed is {allowed}")
+def _refused(setting: Setting, value: object, allowed: str) -> OptionError:
+    return OptionError(f"{setting.name} = {_quoted(value)} is not possible; allowed is {allowed}")
 
 
 def _quoted(value: object) -> str:

@@ -24,7 +24,9 @@ def before_forward(stack: ExitStack, module: nn.Module, hook: PreHook) -> None:
 def change_input(stack: ExitStack, module: nn.Module, change: Callable[[torch.Tensor], torch.Tensor]) -> None:
     """Passes the module's first argument through `change` at each forward."""
 
-    def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    def hook(
+        module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
         return (change(args[0]), *args[1:]), kwargs
 
     before_forward(stack, module, hook)

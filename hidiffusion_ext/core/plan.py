@@ -152,7 +152,9 @@ def make_plan(options: Options, unet: UNetMap, latent: Size, task: Task = Task()
         return Plan(unet, latent, native, reason=reason)
 
     if options.passes is (Passes.FIRST if task.hires else Passes.HIRES):
-        return nothing(f"nothing: this is a {'hires' if task.hires else 'first'} pass, Passes is {options.passes.value}")
+        return nothing(
+            f"nothing: this is a {'hires' if task.hires else 'first'} pass, Passes is {options.passes.value}"
+        )
     if height * width <= NATIVE_AREA_LIMIT * native * native:
         return nothing(f"nothing to do at {width}x{height}: the model was made for {native}x{native}")
     if options.preset is Preset.TURBO and unet.family is not Family.SDXL:

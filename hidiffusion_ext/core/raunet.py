@@ -14,7 +14,6 @@ from .unet_map import UNetMap
 from .windows import Size
 
 
-
 class FeatureSizes(NamedTuple):
     """The sizes inside one UNet call.
 

@@ -47,8 +47,8 @@ def window_partition(x: torch.Tensor, size: Size, shift: Size) -> torch.Tensor:
     An odd side is first resized to even (bicubic), as in the official code.
     """
     x = _resize(x, size, even_size(size))
-    height, width = even_size(size)
-    x = x.unflatten(1, (height, width)).roll((-shift[0], -shift[1]), (1, 2))
+    height, _ = even_size(size)
+    x = rearrange(x, "b (h w) c -> b h w c", h=height).roll((-shift[0], -shift[1]), (1, 2))
     return rearrange(x, "b (ny h) (nx w) c -> (b ny nx) (h w) c", ny=2, nx=2)
 
 

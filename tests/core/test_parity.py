@@ -16,7 +16,18 @@ from diffusers import UNet2DConditionModel
 from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint
 from unets import CONTEXT, HEADS, TinyUNet, inputs, tiny_unet, uniform_timesteps
 
-from hidiffusion_ext.core import Family, Options, Preset, Run, Schedule, Task, WindowShift, hidiffusion, make_plan, map_unet
+from hidiffusion_ext.core import (
+    Family,
+    Options,
+    Preset,
+    Run,
+    Schedule,
+    Task,
+    WindowShift,
+    hidiffusion,
+    make_plan,
+    map_unet,
+)
 
 TOLERANCE = 1e-4
 XL_BASE = "stabilityai/stable-diffusion-xl-base-1.0"
@@ -71,14 +82,14 @@ class DiffusionPipeline:
 def diffusers_unet(unet: TinyUNet, family: Family, depth: int) -> UNet2DConditionModel:
     """The same network as a diffusers UNet with the same weights."""
     sdxl = family is Family.SDXL
-    down = ("DownBlock2D",) + ("CrossAttnDownBlock2D",) * 2 if sdxl else ("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",)
-    up = ("CrossAttnUpBlock2D",) * 2 + ("UpBlock2D",) if sdxl else ("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3
+    plain, text = ("DownBlock2D", "UpBlock2D"), ("CrossAttnDownBlock2D", "CrossAttnUpBlock2D")
+    levels = (plain, text, text) if sdxl else (text, text, text, plain)
     config = dict(
         in_channels=unet.in_channels,
         layers_per_block=2,
-        block_out_channels=(32, 64, 64) if sdxl else (32, 32, 64, 64),
-        down_block_types=down,
-        up_block_types=up,
+        block_out_channels=(32, 64, 64) if sdxl else (32, 64, 64, 64),
+        down_block_types=[down for down, _ in levels],
+        up_block_types=[up for _, up in reversed(levels)],
         transformer_layers_per_block=[1, depth, depth] if sdxl else 1,
         attention_head_dim=HEADS,
         cross_attention_dim=CONTEXT,

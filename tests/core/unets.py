@@ -94,7 +94,7 @@ def tiny_unet(
             out_channels=4,
             model_channels=32,
             num_res_blocks=2,
-            channel_mult=(1, 2, 2) if sdxl else (1, 1, 2, 2),
+            channel_mult=(1, 2, 2) if sdxl else (1, 2, 2, 2),
             attention_resolutions=(2, 4) if sdxl else (1, 2, 4),
             num_heads=HEADS,
             use_spatial_transformer=True,
@@ -121,7 +121,9 @@ def tiny_unet(
     return unet.eval().requires_grad_(False)
 
 
-def inputs(latent: tuple[int, int], *, batch: int = 1, in_channels: int = 4, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+def inputs(
+    latent: tuple[int, int], *, batch: int = 1, in_channels: int = 4, seed: int = 0
+) -> tuple[torch.Tensor, torch.Tensor]:
     """A random latent and text embedding."""
     generator = torch.Generator().manual_seed(seed)
     x = torch.randn(batch, in_channels, *latent, generator=generator)

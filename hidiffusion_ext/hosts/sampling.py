@@ -1,0 +1,76 @@
+"""Opens a context around exactly one sampling pass of a WebUI's sampler and tells it the schedule that pass runs.
+
+Every pass of every job ends in one call `sampler.func(model, x, ..., sigmas=... or timesteps=...)`, whose arguments
+are the noise levels this pass really runs: already cut for img2img and hires, with the scheduler and all settings
+applied. The attribute `func` of the sampler object (made anew for a job) is wrapped for that one call.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack
+from typing import Any
+
+import torch
+
+OpenContext = Callable[[list[float]], AbstractContextManager[None]]
+
+
+def around_next_pass(sampler: Any, open_context: OpenContext, on_failure: Callable[[Exception], None]) -> None:
+    """Opens `open_context(timesteps)` around the sampler's next pass, and takes itself away when the pass ends.
+
+    Asked again before the pass starts, only the last request counts. The context is closed however the pass ends.
+
+    Args:
+        sampler: The job's sampler object.
+        open_context: Gets the pass's schedule: one timestep per step, first step first, in the UNet's own units.
+        on_failure: Called if the schedule cannot be read or the context cannot be opened; the pass then runs as if
+            this had not been asked for.
+    """
+    func = getattr(sampler, "func", None)
+    if not callable(func):
+        on_failure(TypeError(f"the sampler {type(sampler).__name__} is not made like the WebUI's own"))
+        return
+    cancel(sampler)
+    func = sampler.func
+
+    @functools.wraps(func)  # samplers look at the signature to see which arguments the function takes
+    def one_pass(*args: Any, **kwargs: Any) -> Any:
+        cancel(sampler)
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(open_context(pass_timesteps(sampler, kwargs)))
+            except Exception as error:
+                on_failure(error)
+            return func(*args, **kwargs)
+
+    one_pass.hidiffusion_original = func  # type: ignore[attr-defined]
+    sampler.func = one_pass
+
+
+def cancel(sampler: Any) -> None:
+    """Takes back a request whose pass has not started."""
+    sampler.func = getattr(sampler.func, "hidiffusion_original", sampler.func)
+
+
+def pass_timesteps(sampler: Any, arguments: dict[str, Any]) -> list[float]:
+    """The schedule of a pass, one timestep per step, first step first.
+
+    Args:
+        sampler: The job's sampler; its `model_wrap` turns noise levels (sigmas) into timesteps.
+        arguments: What the sampling function is called with: falling `sigmas` (k-diffusion, the last one 0),
+            rising `timesteps` (DDIM and its kin, which evaluate all but the first), or only the ends
+            `sigma_min` and `sigma_max` (DPM fast and adaptive, which step evenly in the logarithm of sigma).
+    """
+    if "timesteps" in arguments:
+        return [float(t) for t in arguments["timesteps"].flip(0)[:-1]]
+    sigmas = arguments.get("sigmas", arguments.get("sigma_sched"))
+    if sigmas is None:
+        steps = arguments.get("n") or sampler.model_wrap_cfg.total_steps
+        first, last = (math.log(float(arguments[end])) for end in ("sigma_max", "sigma_min"))
+        sigmas = torch.linspace(first, last, int(steps)).exp()
+    sigmas = sigmas[sigmas > 0]
+    known = sampler.model_wrap.sigmas
+    return [float(t) for t in sampler.model_wrap.sigma_to_t(sigmas.to(known))]

@@ -1,0 +1,84 @@
+"""What a picture's infotext says about HiDiffusion, and how a pasted infotext sets the panel.
+
+    HiDiffusion: "RAU-Net until 40%, MSW-MSA"     what was active in the first (or only) pass
+    HiDiffusion hires: ...                        what was active in the hires pass
+    HiDiffusion refused: ...                      why nothing could be done
+    HiDiffusion T1: 0.5                           every setting that was not at its default
+
+Nothing is written when nothing was active.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ..core.options import SETTINGS, Choice, OptionError, Options, Setting
+
+FIRST_PASS = "HiDiffusion"
+HIRES_PASS = "HiDiffusion hires"
+REFUSED = "HiDiffusion refused"
+
+
+SETTING_KEYS = {name: f"HiDiffusion {setting.label}" for name, setting in SETTINGS.items() if name != "enabled"}
+"""Setting name -> infotext key; that HiDiffusion was enabled is told by the keys above."""
+
+ALL_KEYS = [FIRST_PASS, HIRES_PASS, REFUSED, *SETTING_KEYS.values()]
+
+
+def write_active(params: dict[str, Any], options: Options, description: str, *, hires: bool) -> None:
+    """Notes what is active in a pass, and the settings needed to get it again."""
+    params[HIRES_PASS if hires else FIRST_PASS] = description
+    for name, value in options.changed().items():
+        if name in SETTING_KEYS:
+            params[SETTING_KEYS[name]] = str(value)
+
+
+def write_refused(params: dict[str, Any], reason: str, *, hires: bool) -> None:
+    """Notes that a pass runs unchanged although more was asked for, and why."""
+    clear(params, hires=hires)
+    params[REFUSED] = reason
+
+
+def clear(params: dict[str, Any], *, hires: bool) -> None:
+    """Takes back what was noted for a pass; the settings go when no pass is left."""
+    params.pop(HIRES_PASS if hires else FIRST_PASS, None)
+    if not _active(params):
+        for key in SETTING_KEYS.values():
+            params.pop(key, None)
+
+
+def reader(setting: Setting) -> Callable[[Mapping[str, str]], Any]:
+    """How a pasted infotext sets one control.
+
+    The returned function gives the control's new value, or None to leave it as it is: a picture made without
+    HiDiffusion switches it off and leaves the other controls alone.
+    """
+    if setting.name == "enabled":
+        return _active
+
+    def read(params: Mapping[str, str]) -> Any:
+        return _value(setting, params.get(SETTING_KEYS[setting.name])) if _active(params) else None
+
+    return read
+
+
+def _active(params: Mapping[str, Any]) -> bool:
+    return FIRST_PASS in params or HIRES_PASS in params
+
+
+def _value(setting: Setting, text: str | None) -> Any:
+    """A setting's plain value from its text; the default where the text is missing or makes no sense."""
+    parsed: Any = text
+    if isinstance(setting.default, bool):
+        parsed = {"True": True, "False": False}.get(text or "")
+    elif isinstance(setting.default, (int, float)):
+        try:
+            parsed = float(text or "")
+        except ValueError:
+            parsed = None
+    try:
+        value = getattr(Options.from_mapping({setting.name: parsed}), setting.name)
+    except OptionError:
+        value = setting.default
+    return value.value if isinstance(value, Choice) else value

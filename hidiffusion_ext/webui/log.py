@@ -1,0 +1,15 @@
+"""The extension's log: one line per sampling pass on the console, where A1111 shows no INFO messages of its own."""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+logger = logging.getLogger("HiDiffusion")
+
+if not logger.handlers:
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(logging.Formatter("%(name)s: %(message)s"))
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    logger.propagate = False

@@ -1,0 +1,104 @@
+"""The AlwaysOn script: from the hooks of a job to the context around its sampling passes."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from typing import Any
+
+import torch
+from modules import scripts
+
+from ..core import OptionError, Options, Plan, Run, Schedule, Task, UnsupportedUNet, hidiffusion, make_plan, map_unet
+from ..core.options import SETTINGS
+from ..core.plan import CELL
+from ..core.windows import Size
+from ..hosts.model import Model, NoUNet, find_model
+from ..hosts.sampling import around_next_pass
+from . import infotext
+from .log import logger
+from .panel import build_panel
+
+
+class HiDiffusionScript(scripts.Script):
+    """HiDiffusion on txt2img and img2img."""
+
+    def title(self) -> str:
+        return "HiDiffusion"
+
+    def show(self, is_img2img: bool) -> object:
+        return scripts.AlwaysVisible
+
+    def ui(self, is_img2img: bool) -> list[Any]:
+        controls = build_panel(self.elem_id)
+        self.infotext_fields = [(c, infotext.reader(setting)) for c, setting in zip(controls, SETTINGS.values())]
+        self.paste_field_names = infotext.ALL_KEYS
+        return controls
+
+    def process_batch(self, p: Any, *args: Any, **kwargs: Any) -> None:
+        """Notes what is expected, for the settings file the host writes before sampling starts."""
+        options = self._options(p, args)
+        if options is None:
+            return
+        sizes = {False: (p.height // CELL, p.width // CELL)}
+        if getattr(p, "enable_hr", False):
+            sizes[True] = (p.hr_upscale_to_y // CELL, p.hr_upscale_to_x // CELL)
+        for hires, latent in sizes.items():
+            self._plan(p, options, latent, hires=hires)
+
+    def process_before_every_sampling(self, p: Any, *args: Any, **kwargs: Any) -> None:
+        """Plans the pass that is about to start and opens the patched UNet around it."""
+        options = self._options(p, args)
+        if options is None:
+            return
+        hires = getattr(p, "is_hr_pass", False)
+        planned = self._plan(p, options, tuple(kwargs["x"].shape[-2:]), hires=hires)
+        if planned is None:
+            return
+        model, plan = planned
+        about = f"{plan.unet.family.value}, {plan.latent[1] * CELL}x{plan.latent[0] * CELL}"
+        about += ", hires pass" if hires else ""
+        if not plan.active:
+            logger.info("%s: %s", about, plan.reason)
+            return
+
+        def open_context(timesteps: list[float]) -> AbstractContextManager[None]:
+            schedule = Schedule(timesteps)
+            logger.info("%s, preset %s: %s", about, plan.preset.value, plan.describe(schedule.steps))
+            generator = torch.Generator().manual_seed(int(p.seeds[0]))
+            return hidiffusion(model.unet, plan, Run(schedule, generator))
+
+        around_next_pass(p.sampler, open_context, lambda error: self._refuse(p, f"unexpected: {error}", hires=hires))
+
+    def _options(self, p: Any, args: tuple[Any, ...]) -> Options | None:
+        """The job's options, or None if HiDiffusion is off or cannot be used as asked."""
+        if args and args[0] is False:
+            return None
+        try:
+            options = Options.from_args(args)
+        except OptionError as error:
+            self._refuse(p, str(error), hires=getattr(p, "is_hr_pass", False))
+            return None
+        return options if options.enabled else None
+
+    def _plan(self, p: Any, options: Options, latent: Size, *, hires: bool) -> tuple[Model, Plan] | None:
+        """The model and the plan of one pass, noted in the infotext; None if the model is refused."""
+        try:
+            model = find_model(p)
+            unet_map = map_unet(model.unet)
+        except (NoUNet, UnsupportedUNet) as error:
+            self._refuse(p, str(error), hires=hires)
+            return None
+        task = Task(hires, model.v_prediction, playground="playground" in model.name.casefold())
+        plan = make_plan(options, unet_map, latent, task)
+        if plan.active:
+            infotext.write_active(p.extra_generation_params, options, plan.describe(), hires=hires)
+        else:
+            infotext.clear(p.extra_generation_params, hires=hires)
+        return model, plan
+
+    def _refuse(self, p: Any, reason: str, *, hires: bool) -> None:
+        """Says in log, infotext and page why the pass runs unchanged; once per job and reason."""
+        if p.extra_generation_params.get(infotext.REFUSED) != reason:
+            logger.warning("not used: %s", reason)
+            p.comment(f"HiDiffusion was not used: {reason}.")
+        infotext.write_refused(p.extra_generation_params, reason, hires=hires)

@@ -1,0 +1,297 @@
+"""The context manager: what it changes while open, and that nothing of it stays."""
+
+from __future__ import annotations
+
+import copy
+from collections import OrderedDict
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from torch import nn
+from unets import TinyUNet, inputs, tiny_unet, uniform_timesteps
+
+from hidiffusion_ext.core import (
+    Family,
+    Options,
+    Plan,
+    Run,
+    Schedule,
+    WindowShift,
+    hidiffusion,
+    make_plan,
+    map_unet,
+    patching,
+)
+
+STEPS = 10
+UNETS = {
+    Family.SD1: tiny_unet(Family.SD1, sized=True),
+    Family.SD2: tiny_unet(Family.SD2, sized=True, seed=1),
+    Family.SDXL: tiny_unet(Family.SDXL, sized=True, depth=2, deep=2),
+}
+
+
+def snapshot(unet: nn.Module) -> list[Any]:
+    """Everything of every module that a patch could leave changed."""
+    state = []
+    for name, module in unet.named_modules():
+        attributes = {
+            key: (type(value), tuple(value)) if isinstance(value, (dict, OrderedDict)) else value
+            for key, value in vars(module).items()
+        }
+        tensors = [(id(t), t._version) for t in (*module.parameters(recurse=False), *module.buffers(recurse=False))]
+        state.append((name, type(module), attributes, tensors))
+    return state
+
+
+def call(unet: TinyUNet, latent: tuple[int, int], step: int = 0, batch: int = 1) -> torch.Tensor:
+    x, context = inputs(latent, batch=batch)
+    with torch.inference_mode():
+        return unet(x, torch.full((batch,), uniform_timesteps(STEPS)[step]), context=context)
+
+
+def paper_plan(unet: nn.Module, latent: tuple[int, int], **options: object) -> Plan:
+    return make_plan(Options.from_mapping({"native_size": 8, "preset": "4x", **options}), map_unet(unet), latent)
+
+
+def new_run(seed: int = 0) -> Run:
+    return Run(Schedule(uniform_timesteps(STEPS)), torch.Generator().manual_seed(seed))
+
+
+sizes = st.tuples(st.integers(16, 40), st.integers(16, 40))
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.sampled_from(list(UNETS)), sizes, st.sampled_from(["2x", "4x"]), st.integers(0, STEPS - 1))
+def test_any_size_runs_and_leaves_everything_as_it_was(
+    family: Family, latent: tuple[int, int], preset: str, step: int
+) -> None:
+    unet = UNETS[family]
+    before, expected = snapshot(unet), call(unet, latent, step)
+    with hidiffusion(unet, paper_plan(unet, latent, preset=preset), new_run()):
+        patched = call(unet, latent, step)
+    assert patched.shape == expected.shape
+    assert patched.isfinite().all()
+    assert not torch.equal(patched, expected)
+    assert snapshot(unet) == before
+    assert torch.equal(call(unet, latent, step), expected)
+
+
+@pytest.mark.parametrize("family", UNETS)
+def test_plain_ldm_upsamplers_work_at_sizes_they_could_not_halve_evenly(family: Family) -> None:
+    unet = tiny_unet(family)
+    latent = (72, 40)  # divisible by 8, but not once a level shrinks by 4
+    with hidiffusion(unet, paper_plan(unet, latent, preset="2x"), new_run()):
+        assert call(unet, latent).shape[-2:] == latent
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.sampled_from(list(UNETS)), st.integers(0, 30), st.sampled_from([RuntimeError, KeyboardInterrupt, SystemExit]))
+def test_a_failure_while_patching_the_kth_site_leaves_nothing(
+    family: Family, k: int, error: type[BaseException]
+) -> None:
+    unet = UNETS[family]
+    before = snapshot(unet)
+    registered = 0
+    original = nn.Module.register_forward_pre_hook
+
+    def failing(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        nonlocal registered
+        registered += 1
+        if registered > k:
+            raise error
+        return original(module, *args, **kwargs)
+
+    context = hidiffusion(unet, paper_plan(unet, (16, 16)), new_run())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(nn.Module, "register_forward_pre_hook", failing)
+        try:
+            with context:
+                pass
+        except error:
+            assert registered == k + 1
+        else:
+            assert registered <= k
+    assert snapshot(unet) == before
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.sampled_from(list(UNETS)),
+    st.integers(0, 10**6),
+    st.integers(0, STEPS - 1),
+    st.sampled_from([RuntimeError, torch.OutOfMemoryError, KeyboardInterrupt]),
+)
+def test_a_failure_inside_the_kth_module_leaves_nothing(
+    family: Family, k: int, step: int, error: type[BaseException]
+) -> None:
+    unet = UNETS[family]
+    modules = list(unet.modules())
+    victim = modules[k % len(modules)]
+    before, expected = snapshot(unet), call(unet, (16, 24), step)
+
+    def fail(*_: object) -> None:
+        raise error
+
+    for register in (victim.register_forward_pre_hook, victim.register_forward_hook):
+        handle = register(fail)
+        try:
+            with hidiffusion(unet, paper_plan(unet, (16, 24)), new_run()):
+                call(unet, (16, 24), step)
+        except error:
+            pass
+        finally:
+            handle.remove()
+        assert snapshot(unet) == before
+    assert torch.equal(call(unet, (16, 24), step), expected)
+
+
+def test_a_call_that_failed_can_be_repeated_inside_the_context() -> None:
+    unet = UNETS[Family.SD1]
+    conv = unet.input_blocks[3][0].op
+    with hidiffusion(unet, paper_plan(unet, (16, 16)), new_run()):
+        expected = call(unet, (16, 16))
+        late = call(unet, (16, 16), step=9)
+        handle = unet.input_blocks[3].register_forward_pre_hook(lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            call(unet, (16, 16))
+        handle.remove()
+        assert conv.stride == (2, 2)
+        assert torch.equal(call(unet, (16, 16)), expected)
+        assert torch.equal(call(unet, (16, 16), step=9), late)
+
+
+def hooks(unet: nn.Module) -> int:
+    return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in unet.modules())
+
+
+def test_nothing_to_do_means_no_hook_at_all() -> None:
+    unet = UNETS[Family.SD1]
+    idle = make_plan(Options(), map_unet(unet), (64, 64))
+    too_short = paper_plan(unet, (64, 64), msw_msa=False, preset="Custom", t1=0.05, t2=0.0)
+    for plan in (idle, too_short):
+        with hidiffusion(unet, plan, new_run()):
+            assert hooks(unet) == 0
+
+
+def test_outside_their_steps_the_pairs_change_nothing() -> None:
+    for unet in UNETS.values():
+        plan = paper_plan(unet, (33, 41), msw_msa=False, preset="2x")
+        with hidiffusion(unet, plan, new_run()):
+            outputs = [call(unet, (33, 41), step) for step in range(STEPS)]
+        changed = [not torch.equal(out, call(unet, (33, 41), step)) for step, out in enumerate(outputs)]
+        assert changed == [step < 4 for step in range(STEPS)]
+
+
+def test_a_call_at_another_size_than_planned_is_left_alone() -> None:
+    unet = UNETS[Family.SD1]
+    with hidiffusion(unet, paper_plan(unet, (32, 32)), new_run()):
+        assert torch.equal(tile := call(unet, (16, 16)), tile)
+        patched = call(unet, (16, 16))
+    assert torch.equal(patched, call(unet, (16, 16)))
+
+
+def test_attention_to_something_else_than_the_picture_is_left_alone() -> None:
+    unet = UNETS[Family.SD1]
+    attention = unet.input_blocks[1][1].transformer_blocks[0].attn1
+    x = torch.randn(1, 256, 32, generator=torch.Generator().manual_seed(0))
+    expected = attention(x, context=x), attention(x[:, :100])
+    with hidiffusion(unet, paper_plan(unet, (16, 16)), new_run()):
+        call(unet, (16, 16))
+        assert not torch.equal(attention(x), expected[0])
+        assert torch.equal(attention(x, context=x), expected[0])
+        assert torch.equal(attention(x, x), expected[0])
+        assert torch.equal(attention(x[:, :100]), expected[1])
+
+
+def test_circular_convolutions_stay_circular() -> None:
+    unet = tiny_unet(sized=True)
+    for module in unet.modules():
+        if isinstance(module, nn.Conv2d):
+            module.padding_mode = "circular"
+    plan = paper_plan(unet, (32, 32), msw_msa=False, preset="2x")
+    x, context = inputs((32, 32))
+    t = torch.tensor([999.0])
+    with torch.inference_mode(), hidiffusion(unet, plan, new_run()):
+        plain = unet(x, t, context=context)
+        rolled = unet(x.roll((16, 16), (2, 3)), t, context=context)
+    torch.testing.assert_close(rolled, plain.roll((16, 16), (2, 3)), atol=1e-4, rtol=0)
+
+
+def test_an_image_does_not_depend_on_its_batch_or_on_split_batches() -> None:
+    unet = UNETS[Family.SD1]
+    x, context = inputs((32, 24), batch=4)
+    t = torch.full((4,), 999.0)
+    with torch.inference_mode(), hidiffusion(unet, paper_plan(unet, (32, 24)), new_run()):
+        together = unet(x, t, context=context)
+        alone = torch.cat([unet(x[i : i + 1], t[:1], context=context[i : i + 1]) for i in range(4)])
+        again = unet(x.flip(0), t, context=context.flip(0)).flip(0)
+    torch.testing.assert_close(alone, together, atol=5e-5, rtol=0)  # kernels round differently per batch
+    torch.testing.assert_close(again, together, atol=5e-5, rtol=0)  # kernels round differently per batch
+
+
+def test_the_global_random_state_is_neither_read_nor_changed() -> None:
+    unet = UNETS[Family.SD1]
+    for shift in WindowShift:
+        plan = paper_plan(unet, (32, 32), window_shift=shift.value)
+        results = []
+        for seed in (1, 2):
+            torch.manual_seed(seed)
+            state = torch.random.get_rng_state()
+            with hidiffusion(unet, plan, new_run(seed=5)):
+                results.append([call(unet, (32, 32), step) for step in range(3)])
+            assert torch.equal(state, torch.random.get_rng_state())
+        assert all(torch.equal(a, b) for a, b in zip(*results))
+
+
+def test_random_shifts_need_a_generator() -> None:
+    unet = UNETS[Family.SD1]
+    plan = paper_plan(unet, (32, 32), window_shift="Random")
+    with pytest.raises(ValueError, match="generator"), hidiffusion(unet, plan, Run(Schedule([999.0]))):
+        pass
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("family", [Family.SD1, Family.SDXL])
+def test_other_precisions_give_the_same_picture_up_to_rounding(family: Family, dtype: torch.dtype) -> None:
+    unet = UNETS[family]
+    latent = (33, 40)
+    plan = paper_plan(unet, latent)
+    x, context = inputs(latent)
+    with torch.inference_mode(), hidiffusion(unet, plan, new_run()):
+        expected = unet(x, torch.tensor([999.0]), context=context)
+    converted = copy.deepcopy(unet).to(dtype)
+    converted.dtype = dtype
+    converted.time_embed.register_forward_pre_hook(lambda module, args: (args[0].to(dtype),))
+    for module in converted.modules():
+        if isinstance(module, nn.GroupNorm):  # ldm's computes in float32
+            module.float()
+    with torch.inference_mode(), hidiffusion(converted, plan, new_run()):
+        result = converted(x.to(dtype), torch.tensor([999.0]), context=context.to(dtype))
+    assert result.dtype == dtype
+    error = float((result.float() - expected).norm() / expected.norm())
+    assert error < 20 * torch.finfo(dtype).eps + 1e-5
+
+
+def test_patched_modules_are_counted() -> None:
+    unet = UNETS[Family.SD1]
+    assert hooks(unet) == 0
+    with hidiffusion(unet, paper_plan(unet, (32, 32)), new_run()):
+        # the UNet, the strided convolution twice, pool and undo, three upsamplers, five attentions twice
+        assert hooks(unet) == 1 + 2 + 2 + 3 + 10
+    assert hooks(unet) == 0
+
+
+def test_swapped_attributes_are_back_after_the_forward_even_if_it_raises() -> None:
+    conv = nn.Conv2d(1, 1, 3)
+    with patching.ExitStack() as stack:
+        patching.swap_attributes(stack, conv, {"stride": (2, 2)}, lambda: True)
+        assert conv(torch.zeros(1, 1, 9, 9)).shape[-1] == 4
+        assert conv.stride == (1, 1)
+        with pytest.raises(RuntimeError):
+            conv(torch.zeros(1, 2, 9, 9))
+        assert conv.stride == (1, 1)
+    assert vars(conv)["stride"] == (1, 1)

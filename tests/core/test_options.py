@@ -1,0 +1,98 @@
+"""Options are checked with one sentence, and go to plain values and back."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hidiffusion_ext.core import OptionError, Options, Passes, Preset, WindowShift
+from hidiffusion_ext.core.options import SETTINGS
+
+options = st.builds(
+    Options,
+    enabled=st.booleans(),
+    rau_net=st.booleans(),
+    msw_msa=st.booleans(),
+    preset=st.sampled_from(Preset),
+    t1=st.floats(0, 1),
+    t2=st.floats(0, 1),
+    passes=st.sampled_from(Passes),
+    native_size=st.integers(0, 4096),
+    window_shift=st.sampled_from(WindowShift),
+)
+
+
+def test_the_defaults_are_allowed_and_off() -> None:
+    assert Options.from_mapping({}) == Options.from_args(()) == Options()
+    assert not Options().enabled
+
+
+def test_every_option_has_a_label_and_a_one_sentence_help() -> None:
+    for name, setting in SETTINGS.items():
+        assert setting.name == name
+        assert setting.label
+        assert setting.help.endswith(".")
+
+
+@given(options)
+def test_plain_values_make_the_same_options(value: Options) -> None:
+    plain = json.loads(json.dumps(value.changed()))
+    assert Options.from_mapping({"preset": value.preset.value, **plain}) == value
+    assert Options.from_args([getattr(value, name) for name in SETTINGS]) == value
+
+
+def test_a_number_of_steps_without_a_preset_means_the_custom_preset() -> None:
+    assert Options.from_mapping({"t1": 0.5}).preset is Preset.CUSTOM
+    assert Options.from_mapping({"t1": 0.5, "preset": "Auto"}).preset is Preset.AUTO
+
+
+def test_choices_are_found_in_any_case() -> None:
+    assert Options.from_mapping({"preset": "auto", "passes": "HIRES"}) == Options(passes=Passes.HIRES)
+
+
+def test_a_whole_number_may_come_as_a_float() -> None:
+    value = Options.from_mapping({"native_size": 768.0}).native_size
+    assert value == 768
+    assert isinstance(value, int)
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"t3": 1}, ["'t3'", "t1", "t2", "preset"]),
+        ({"enabled": 1}, ["enabled", "1", "true or false"]),
+        ({"enabled": None}, ["enabled", "None", "true or false"]),
+        ({"preset": "8x"}, ["preset", "'8x'", "Auto", "Custom"]),
+        ({"preset": 2}, ["preset", "2", "Auto"]),
+        ({"t1": 1.5}, ["t1", "1.5", "0 to 1"]),
+        ({"t1": True}, ["t1", "True", "0 to 1"]),
+        ({"t1": "0.5"}, ["t1", "'0.5'", "a number"]),
+        ({"t1": float("nan")}, ["t1", "nan", "0 to 1"]),
+        ({"t2": float("inf")}, ["t2", "inf", "0 to 1"]),
+        ({"native_size": 10**30}, ["native_size", "0 to 4096"]),
+        ({"native_size": 512.5}, ["native_size", "512.5", "whole number"]),
+        ({"native_size": [1] * 1000}, ["native_size", "...", "whole number"]),
+    ],
+)
+def test_a_wrong_value_is_refused_by_name_value_and_what_is_allowed(values: dict, words: list[str]) -> None:
+    with pytest.raises(OptionError) as refused:
+        Options.from_mapping(values)
+    for word in words:
+        assert word in str(refused.value)
+    assert len(str(refused.value)) < 200
+
+
+def test_too_many_arguments_are_refused() -> None:
+    with pytest.raises(OptionError, match="10 arguments"):
+        Options.from_args([False] * 10)
+
+
+@given(st.dictionaries(st.text(), st.none() | st.booleans() | st.floats() | st.text() | st.lists(st.integers())))
+def test_anything_else_is_refused_with_a_sentence_and_nothing_else(values: dict) -> None:
+    try:
+        Options.from_mapping(values)
+    except OptionError as refused:
+        assert str(refused)

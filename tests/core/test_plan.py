@@ -1,0 +1,113 @@
+"""Plans: the paper's tables, and when nothing is to be done."""
+
+from __future__ import annotations
+
+import pytest
+from unets import tiny_unet
+
+from hidiffusion_ext.core import Family, Options, Passes, Plan, Preset, Task, make_plan, map_unet
+
+MAPS = {family: map_unet(tiny_unet(family)) for family in Family}
+INPAINTING = map_unet(tiny_unet(Family.SDXL, in_channels=9))
+
+
+def plan(family: Family, width: int, height: int, task: Task = Task(), **options: object) -> Plan:
+    return make_plan(Options.from_mapping(options), MAPS[family], (height // 8, width // 8), task)
+
+
+def steps(plan: Plan, total: int = 50) -> tuple[range, range]:
+    return plan.strided.steps(total), plan.pooled.steps(total)
+
+
+@pytest.mark.parametrize("family", [Family.SD1, Family.SD2])
+def test_sd_has_the_strided_pair_until_t1_and_the_pooled_pair_until_t2(family: Family) -> None:
+    small, large = plan(family, 1024, 1024), plan(family, 2048, 2048)
+    assert (small.preset, *steps(small)) == (Preset.X2, range(20), range(0))
+    assert (large.preset, *steps(large)) == (Preset.X4, range(35), range(15))
+    assert (small.strided_at, small.pooled_at) == (3, 4)
+    blocks = {(site.output, site.block) for site in small.windows}
+    assert blocks == {(False, 1), (False, 2), (True, 9), (True, 10), (True, 11)}
+
+
+def test_sdxl_starts_aggressively_below_4x_and_stacks_the_pairs_at_4x() -> None:
+    small, large = plan(Family.SDXL, 2048, 2048), plan(Family.SDXL, 4096, 4096)
+    assert (small.preset, *steps(small)) == (Preset.X2, range(8), range(8, 20))
+    assert (large.preset, *steps(large)) == (Preset.X4, range(15), range(35))
+    assert (small.strided_at, small.pooled_at) == (6, 4)
+    blocks = {(site.output, site.block) for site in small.windows}
+    assert blocks == {(False, 4), (False, 5), (True, 3), (True, 4), (True, 5)}
+
+
+def test_inpainting_and_playground_models_are_spared_the_aggressive_start() -> None:
+    inpainting = make_plan(Options(), INPAINTING, (256, 256))
+    playground = plan(Family.SDXL, 2048, 2048, Task(playground=True))
+    assert steps(inpainting) == steps(playground) == (range(0), range(20))
+
+
+def test_turbo_has_the_pooled_pair_alone_and_is_native_at_512() -> None:
+    turbo = plan(Family.SDXL, 1024, 1024, preset="Turbo")
+    assert steps(turbo, 4) == (range(0), range(2))
+    assert turbo.native == 512
+    assert not plan(Family.SD1, 1024, 1024, preset="Turbo").active
+
+
+def test_one_small_side_is_enough_for_the_2x_preset() -> None:
+    assert plan(Family.SD1, 2048, 2040).preset is Preset.X2
+    assert plan(Family.SDXL, 4096, 2048).preset is Preset.X2
+
+
+@pytest.mark.parametrize(
+    ("family", "width", "height", "active"),
+    [
+        (Family.SD1, 512, 512, False),
+        (Family.SD1, 512, 768, False),
+        (Family.SD1, 768, 768, True),
+        (Family.SD1, 720, 1280, True),
+        (Family.SDXL, 1024, 1024, False),
+        (Family.SDXL, 1216, 832, False),
+        (Family.SDXL, 1536, 1536, True),
+    ],
+)
+def test_native_sizes_are_left_alone(family: Family, width: int, height: int, active: bool) -> None:
+    made = plan(family, width, height)
+    assert made.active is active
+    assert active or f"{width}x{height}" in made.reason
+
+
+def test_the_native_size_is_768_for_sd2_v_models_and_what_the_user_says_for_others() -> None:
+    assert plan(Family.SD2, 768, 768).active
+    assert not plan(Family.SD2, 768, 768, Task(v_prediction=True)).active
+    assert plan(Family.SD1, 256, 256, native_size=128).active
+    assert not plan(Family.SD1, 1024, 1024, native_size=1024).active
+
+
+def test_passes_choose_between_first_and_hires() -> None:
+    for passes, hires, active in [
+        (Passes.BOTH, False, True),
+        (Passes.BOTH, True, True),
+        (Passes.FIRST, False, True),
+        (Passes.FIRST, True, False),
+        (Passes.HIRES, False, False),
+        (Passes.HIRES, True, True),
+    ]:
+        assert plan(Family.SD1, 1024, 1024, Task(hires=hires), passes=passes.value).active is active
+
+
+def test_switches_take_their_part_away() -> None:
+    assert plan(Family.SD1, 1024, 1024, msw_msa=False).windows == ()
+    assert steps(plan(Family.SD1, 1024, 1024, rau_net=False)) == (range(0), range(0))
+    assert not plan(Family.SD1, 1024, 1024, rau_net=False, msw_msa=False).active
+
+
+def test_custom_thresholds_replace_the_presets() -> None:
+    assert steps(plan(Family.SD1, 1024, 1024, t1=0.5, t2=0.1)) == (range(25), range(5))
+    assert steps(plan(Family.SDXL, 2048, 2048, t1=0.5)) == (range(8), range(8, 25))
+    assert steps(plan(Family.SDXL, 2048, 2048, t1=0.1)) == (range(5), range(0))
+    assert steps(plan(Family.SDXL, 2048, 2048, t1=0.5, t2=0.2)) == (range(10), range(25))
+
+
+def test_descriptions_say_until_when() -> None:
+    assert plan(Family.SD1, 1024, 1024).describe() == "RAU-Net until 40%, MSW-MSA"
+    assert plan(Family.SD1, 1024, 1024).describe(20) == "RAU-Net until step 8 of 20, MSW-MSA"
+    assert plan(Family.SDXL, 2048, 2048).describe(50) == "RAU-Net until step 20 of 50 (stronger until step 8), MSW-MSA"
+    assert plan(Family.SD1, 1024, 1024, msw_msa=False).describe(2).startswith("nothing: the pass is too short")
