@@ -67,8 +67,15 @@ class Setting:
     name: str = ""
 
 
-def _option(default: Any, label: str, help: str, **limits: float) -> Any:
-    return field(default=default, metadata={"setting": Setting(default, label, help, **limits)})
+def _option(
+    default: Any,
+    label: str,
+    help: str,
+    minimum: float | None = None,
+    maximum: float | None = None,
+    step: float | None = None,
+) -> Any:
+    return field(default=default, metadata={"setting": Setting(default, label, help, minimum, maximum, step)})
 
 
 @dataclass(frozen=True)
@@ -163,7 +170,7 @@ SETTINGS: dict[str, Setting] = {f.name: replace(f.metadata["setting"], name=f.na
 
 def _checked(setting: Setting, value: Any) -> Any:
     """The value in the setting's own type, or OptionError."""
-    kind = type(setting.default)
+    kind = cast(Any, type(setting.default))
     if isinstance(setting.default, Choice):
         for choice in kind:
             if isinstance(value, str) and value.casefold() == choice.value.casefold():

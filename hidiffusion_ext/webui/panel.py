@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import gradio as gr
+
 from modules.ui_components import InputAccordion
 
 from ..core.options import SETTINGS, Choice, Setting

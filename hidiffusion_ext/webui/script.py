@@ -6,6 +6,7 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
+
 from modules import scripts
 
 from ..core import OptionError, Options, Plan, Run, Schedule, Task, UnsupportedUNet, hidiffusion, make_plan, map_unet

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import torch
-from ldm.modules.attention import CrossAttention, SpatialTransformer
+from ldm.modules.attention import SpatialTransformer
 from ldm.modules.diffusionmodules.openaimodel import UNetModel, Upsample
 from torch import nn
 
+from fused_attention import use_fused_attention
 from hidiffusion_ext.core import Family
 
 CONTEXT = 24
@@ -49,19 +50,6 @@ class SizedUNet(TinyUNet):
         finally:
             for handle in handles:
                 handle.remove()
-
-
-class Attention(CrossAttention):
-    """ldm's attention computed by torch's fused kernel, for sizes where the full matrix does not fit."""
-
-    def forward(self, x: torch.Tensor, context=None, mask=None) -> torch.Tensor:
-        context = x if context is None else context
-        q, k, v = (
-            linear(source).unflatten(-1, (self.heads, -1)).transpose(1, 2)
-            for linear, source in ((self.to_q, x), (self.to_k, context), (self.to_v, context))
-        )
-        out = nn.functional.scaled_dot_product_attention(q, k, v)
-        return self.to_out(out.transpose(1, 2).flatten(2))
 
 
 def tiny_unet(
@@ -112,9 +100,7 @@ def tiny_unet(
                         block[index] = SpatialTransformer(
                             width, HEADS, width // HEADS, deep, context_dim=[CONTEXT] * deep, use_linear=linear
                         )
-        for module in unet.modules():
-            if isinstance(module, CrossAttention):
-                module.forward = Attention.forward.__get__(module)
+        use_fused_attention(unet)
         for parameter in unet.parameters():
             if parameter.ndim > 1:
                 nn.init.normal_(parameter, std=0.7 / parameter[0].numel() ** 0.5)

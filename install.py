@@ -1,0 +1,10 @@
+"""What a WebUI runs at each start: installs the one package the extension needs beside the WebUI's own, if missing."""
+
+from __future__ import annotations
+
+import importlib.util
+
+if importlib.util.find_spec("einops") is None:
+    import launch
+
+    launch.run_pip("install einops", "einops for HiDiffusion")

@@ -1,0 +1,92 @@
+"""Two commands for a fresh machine with nothing but Python 3.10-3.12:
+
+    python run.py demo    samples a picture with and without HiDiffusion, no WebUI needed
+    python run.py test    runs every check that needs no WebUI and no GPU
+
+Each makes `.venv` and installs what it needs the first time, and starts at once after that.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent
+VENV = ROOT / ".venv"
+PYTHON = VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+
+TORCH = "torch==2.13.0"
+
+REQUIREMENTS = {
+    "demo": ["core.txt", "core-without-dependencies.txt"],
+    "test": ["core.txt", "core-without-dependencies.txt", "test.txt", "test-without-dependencies.txt"],
+}
+"""Files in `requirements/`, in the order they are installed. PyTorch comes first: nothing else may choose its build."""
+
+CHECKS = [
+    ("lint", ["ruff", "check", "."]),
+    ("format", ["ruff", "format", "--check", "."]),
+    ("types", ["pyright"]),
+    ("tests", ["pytest", "-n", "2"]),
+]
+
+
+def main(arguments: list[str]) -> int:
+    command, *rest = arguments or ["--help"]
+    if command not in REQUIREMENTS:
+        print(__doc__)
+        return 0 if command in ("-h", "--help") else 2
+    if not (3, 10) <= sys.version_info[:2] <= (3, 12):
+        print(f"Python 3.10, 3.11 or 3.12 is needed; this is {sys.version.split()[0]}.")
+        return 2
+    set_up(command)
+    return demo(rest) if command == "demo" else test(rest)
+
+
+def set_up(command: str) -> None:
+    """Makes the virtual environment and installs what the command needs, unless that has been done."""
+    files = [ROOT / "requirements" / name for name in REQUIREMENTS[command]]
+    wanted = hashlib.sha256(TORCH.encode() + b"".join(file.read_bytes() for file in files)).hexdigest()
+    stamp = VENV / f"{command}.installed"
+    if stamp.exists() and stamp.read_text() == wanted:
+        return
+    if not PYTHON.exists():
+        print(f"Making {VENV.relative_to(ROOT)} ...", flush=True)
+        venv.create(VENV, with_pip=True)
+    steps = [[TORCH]]
+    for file in files:
+        steps.append([*(["--no-deps"] if "without-dependencies" in file.name else []), "-r", str(file)])
+    for number, step in enumerate(steps, 1):
+        print(f"Installing, part {number} of {len(steps)}: {Path(step[-1]).name} ...", flush=True)
+        subprocess.run([PYTHON, "-m", "pip", "install", "--disable-pip-version-check", *step], check=True)
+    stamp.write_text(wanted)
+
+
+def demo(arguments: list[str]) -> int:
+    return run([str(PYTHON), str(ROOT / "tools" / "demo.py"), *arguments])
+
+
+def test(arguments: list[str]) -> int:
+    """Runs all checks, or only pytest with the given arguments; says at the end which failed."""
+    checks = [("tests", ["pytest", *arguments])] if arguments else CHECKS
+    failed: list[str] = []
+    for name, command in checks:
+        print(f"\n== {name}: {' '.join(command)}", flush=True)
+        if run([str(PYTHON), "-m", *command]) != 0:
+            failed.append(name)
+    print(f"\nFailed: {', '.join(failed)}" if failed else "\nEverything passed.")
+    return 1 if failed else 0
+
+
+def run(command: list[str]) -> int:
+    """Runs a program in the project's folder; waiting threads sleep instead of keeping a core busy."""
+    environment = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0", "PYTHONPATH": str(ROOT)}
+    return subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,253 @@
+"""What the extension does in a WebUI, through its HTTP API; each test on the stand-in and on a real A1111.
+
+The stand-in's pictures are a quarter of the size of those asked for, so that the real sizes can be named here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import webuiapi
+from client import HTTPError, WebUI
+
+ON: dict[str, Any] = {"enabled": True}
+SIZES = [(1024, 1024), (720, 1280), (1216, 832)]
+SAMPLERS = [("Euler a", "Automatic"), ("DPM++ 2M", "Karras"), ("Heun", "Automatic"), ("DDIM", "Automatic")]
+
+
+class Host:
+    """A WebUI with the extension, and requests in sizes it can make in seconds."""
+
+    def __init__(self, webui: WebUI) -> None:
+        self.webui = webui
+        self.scale = webui.scale
+        self.native = round(512 * self.scale)
+
+    def size(self, width: int, height: int) -> dict[str, int]:
+        """A size in multiples of 8, scaled."""
+        return {"width": round(width * self.scale / 8) * 8, "height": round(height * self.scale / 8) * 8}
+
+    def payload(self, options: dict[str, Any] | list[Any] | None, payload: dict[str, Any]) -> dict[str, Any]:
+        if options is not None:
+            if isinstance(options, dict):
+                native = {"native_size": self.native} if self.scale < 1 else {}
+                options = [{**native, **options}]
+            payload["alwayson_scripts"] = {"HiDiffusion": {"args": options}}
+        return {"steps": 3, **payload}
+
+    def txt2img(self, options: Any = None, **payload: Any) -> tuple[list[np.ndarray], dict[str, Any]]:
+        return self.webui.txt2img(**self.payload(options, {**self.size(512, 512), **payload}))
+
+    def img2img(self, options: Any = None, **payload: Any) -> tuple[list[np.ndarray], dict[str, Any]]:
+        return self.webui.img2img(**self.payload(options, {**self.size(512, 512), **payload}))
+
+
+@pytest.fixture
+def host(webui: WebUI) -> Iterator[Host]:
+    """A WebUI whose UNet every test must leave exactly as it found it."""
+    before = webui.fingerprint()
+    yield Host(webui)
+    after = webui.fingerprint()
+    assert after["hooks"] == 0
+    if after["id"] == before["id"]:
+        assert after["digest"] == before["digest"]
+
+
+def said(info: dict[str, Any]) -> dict[str, Any]:
+    """What the infotext says about HiDiffusion."""
+    return {key: value for key, value in info["extra_generation_params"].items() if key.startswith("HiDiffusion")}
+
+
+def same(a: list[np.ndarray], b: list[np.ndarray]) -> bool:
+    return len(a) == len(b) and all(np.array_equal(x, y) for x, y in zip(a, b))
+
+
+@pytest.mark.parametrize("job", ["txt2img", "large", "img2img", "hires"])
+def test_switched_off_pictures_are_those_of_a_host_that_never_had_it(
+    host: Host, webui_without: WebUI, job: str
+) -> None:
+    def make(webui: WebUI, options: Any) -> list[np.ndarray]:
+        one = Host(webui)
+        if job == "img2img":
+            return one.img2img(options)[0]
+        if job == "large":
+            return one.txt2img(options, steps=2, **one.size(1024, 768))[0]
+        hires = {"enable_hr": True, "hr_scale": 1.5, "hr_upscaler": "Latent"} if job == "hires" else {}
+        return one.txt2img(options, **hires)[0]
+
+    expected = make(webui_without, None)
+    host.txt2img(ON, steps=2, **host.size(1024, 768))
+    assert same(make(host.webui, None), expected)
+    assert same(make(host.webui, [False]), expected)
+
+
+def test_nothing_happens_at_the_native_size(host: Host) -> None:
+    expected, _ = host.txt2img()
+    images, info = host.txt2img(ON)
+    assert same(images, expected)
+    assert said(info) == {}
+
+
+@pytest.mark.parametrize(("width", "height"), SIZES)
+def test_large_pictures_are_changed_and_say_so(host: Host, width: int, height: int) -> None:
+    size = host.size(width, height)
+    images, info = host.txt2img(ON, **size)
+    assert images[0].shape == (size["height"], size["width"], 3)
+    assert said(info)["HiDiffusion"] == "RAU-Net until 40%, MSW-MSA"
+    assert "HiDiffusion: " in info["infotexts"][0]
+    assert not same(images, host.txt2img(**size)[0])
+    assert same(images, host.txt2img(ON, **size)[0])
+
+
+@pytest.mark.parametrize(("sampler", "scheduler"), SAMPLERS)
+def test_samplers(host: Host, sampler: str, scheduler: str) -> None:
+    request = {"sampler_name": sampler, "scheduler": scheduler, "steps": 5, **host.size(768, 768)}
+    images, info = host.txt2img(ON, **request)
+    assert said(info)["HiDiffusion"].startswith("RAU-Net")
+    assert not same(images, host.txt2img(**request)[0])
+
+
+@pytest.mark.parametrize("strength", [0.2, 0.55, 1.0])
+def test_img2img_uses_the_steps_it_really_runs(host: Host, strength: float) -> None:
+    request = {"denoising_strength": strength, "steps": 8, **host.size(768, 768)}
+    only_raunet, info = host.img2img({**ON, "msw_msa": False, "t1": 0.5}, **request)
+    assert said(info)["HiDiffusion"] == "RAU-Net until 50%"
+    assert not same(only_raunet, host.img2img(**request)[0])
+
+
+def test_hires_fix_changes_the_pass_that_is_too_large(host: Host) -> None:
+    request = {"enable_hr": True, "hr_scale": 2, "hr_upscaler": "Latent", "denoising_strength": 0.7, "steps": 2}
+    images, info = host.txt2img(ON, **request)
+    assert said(info).keys() - {"HiDiffusion Native size"} == {"HiDiffusion hires"}
+    assert not same(images, host.txt2img(**request)[0])
+    first, info = host.txt2img({**ON, "passes": "First"}, **request)
+    assert same(first, host.txt2img(**request)[0])
+    assert said(info) == {}
+
+
+def test_batches_give_the_pictures_of_single_jobs(host: Host) -> None:
+    request = host.size(768, 768)
+    together, info = host.txt2img(ON, batch_size=2, n_iter=2, **request)
+    assert len(info["all_seeds"]) == 4
+    together = together[-4:]  # some hosts put a grid first
+    for image, seed in zip(together, info["all_seeds"]):
+        (single,), _ = host.txt2img(ON, seed=seed, **request)
+        difference = np.abs(single.astype(int) - image.astype(int))
+        assert difference.max() <= 1  # kernels may round differently for another batch
+
+
+def test_unequal_prompts_that_split_the_batch_change_nothing(host: Host) -> None:
+    request = {"prompt": "a cat " * 40, **host.size(768, 768)}
+    images, _ = host.txt2img(ON, **request)
+    assert same(images, host.txt2img(ON, **request)[0])
+
+
+def test_an_interrupt_leaves_nothing(host: Host) -> None:
+    expected, _ = host.txt2img()
+    images, _ = host.txt2img(ON, probe=[{"interrupt": 1}], steps=6, **host.size(768, 768))
+    assert len(images) == 1
+    assert host.webui.fingerprint()["hooks"] == 0
+    assert same(host.txt2img()[0], expected)
+
+
+@pytest.mark.parametrize("what", ["Exception", "Abort"])
+@pytest.mark.parametrize("at", [0, 2])
+def test_an_error_while_sampling_leaves_nothing(host: Host, what: str, at: int) -> None:
+    expected, _ = host.txt2img()
+    order = {"raise": {"where": "unet", "at": at, "what": what}}
+    with pytest.raises(HTTPError) as failed:
+        host.txt2img(ON, probe=[order], **host.size(768, 768))
+    assert failed.value.status == 500
+    left = host.webui.fingerprint()
+    assert [name for name, module in left["modules"].items() if module["hooks"] and name] == []
+    assert same(host.txt2img()[0], expected)
+
+
+def test_positional_and_mapping_arguments_mean_the_same(host: Host) -> None:
+    size = host.size(768, 768)
+    positional = [True, True, False, "Custom", 0.5, 0.0, "Both", host.native if host.scale < 1 else 0]
+    by_position, _ = host.txt2img(positional, **size)
+    by_name, info = host.txt2img({"enabled": True, "msw_msa": False, "t1": 0.5}, **size)
+    assert same(by_position, by_name)
+    assert said(info)["HiDiffusion T1"] == "0.5"
+    assert said(info)["HiDiffusion MSW-MSA"] == "False"
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        ([{"enabled": True, "strength": 1}], ["'strength'", "t1"]),
+        ([{"enabled": True, "t1": 1.5}], ["t1", "1.5", "0 to 1"]),
+        ([{"enabled": True, "preset": "8x"}], ["preset", "'8x'", "Auto"]),
+        ([{"enabled": "yes"}], ["enabled", "'yes'", "true or false"]),
+        ([True, True, True, None], ["preset", "None"]),
+        (["on"], ["enabled", "'on'"]),
+    ],
+)
+def test_wrong_arguments_are_refused_with_a_sentence_and_the_picture_is_made(
+    host: Host, args: list[Any], words: list[str]
+) -> None:
+    size = host.size(768, 768)
+    images, info = host.txt2img(args, **size)
+    assert same(images, host.txt2img(**size)[0])
+    refusal = said(info)
+    assert refusal.keys() == {"HiDiffusion refused"}
+    for word in words:
+        assert word in refusal["HiDiffusion refused"]
+        assert word in info["infotexts"][0]
+
+
+def test_an_infotext_makes_the_same_picture_again(host: Host) -> None:
+    size = host.size(768, 768)
+    images, info = host.txt2img({"enabled": True, "t1": 0.6, "t2": 0.3, "msw_msa": False}, **size)
+    again, info_again = host.webui.generate("txt2img", {"infotext": info["infotexts"][0]})
+    assert said(info_again) == said(info)
+    assert same(again, images)
+
+
+def test_the_public_client(host: Host) -> None:
+    address, port = host.webui.url.removeprefix("http://").split(":")
+    client = webuiapi.WebUIApi(host=address, port=int(port))
+    options = {"enabled": True, **({"native_size": host.native} if host.scale < 1 else {})}
+    result = client.txt2img(
+        prompt="a cat", steps=2, alwayson_scripts={"HiDiffusion": {"args": [options]}}, **host.size(1024, 768)
+    )
+    assert "HiDiffusion: " in result.info["infotexts"][0]
+
+
+def test_the_arguments_are_described(host: Host) -> None:
+    info = {s["name"]: s for s in host.webui.call("/sdapi/v1/script-info") if not s["is_img2img"]}["hidiffusion"]
+    arguments = {argument["label"]: argument for argument in info["args"]}
+    assert next(iter(arguments)) == "HiDiffusion"
+    assert arguments["HiDiffusion"]["value"] is False
+    assert arguments["Preset"]["choices"] == ["Auto", "2x", "4x", "Turbo", "Custom"]
+    assert (arguments["T1"]["minimum"], arguments["T1"]["maximum"], arguments["T1"]["value"]) == (0, 1, 0.4)
+
+
+def test_an_sdxl_model(host: Host) -> None:
+    name = next((name for name in host.webui.checkpoints() if "sdxl" in name), None)
+    if name is None:
+        pytest.skip("this host has no SDXL checkpoint")
+    request = {
+        "override_settings": {"sd_model_checkpoint": name},
+        "override_settings_restore_afterwards": True,
+        "steps": 10,
+        **host.size(512, 640),
+    }
+    images, info = host.txt2img({"enabled": True, "native_size": host.native // 2}, **request)
+    assert said(info)["HiDiffusion"] == "RAU-Net until 40% (stronger until 16%), MSW-MSA"
+    assert not same(images, host.txt2img(**request)[0])
+
+
+def test_a_lora_in_the_prompt(host: Host) -> None:
+    if "tiny-lora" not in host.webui.loras():
+        pytest.skip("this host has no Lora")
+    size = host.size(768, 768)
+    plain, _ = host.txt2img(ON, **size)
+    with_lora, info = host.txt2img(ON, prompt="a cat <lora:tiny-lora:1>", **size)
+    assert said(info)["HiDiffusion"].startswith("RAU-Net")
+    assert not same(with_lora, plain)
+    assert same(host.txt2img(ON, **size)[0], plain)

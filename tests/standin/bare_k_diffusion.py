@@ -1,0 +1,28 @@
+"""Make `k_diffusion.sampling` and `.external` importable without what the rest of that package wants.
+
+The package's `__init__` imports training code (torchvision, accelerate, wandb, clip ...). The samplers themselves
+need only torch, scipy, torchdiffeq, torchsde and tqdm.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+import types
+
+
+def install() -> None:
+    """Register a bare `k_diffusion` package and, where missing, an empty `torchvision.transforms`. Idempotent."""
+    if "k_diffusion" not in sys.modules:
+        spec = importlib.util.find_spec("k_diffusion")
+        if spec is None or spec.submodule_search_locations is None:
+            raise ImportError("install k-diffusion==0.1.1 (pip install --no-deps)")
+        package = types.ModuleType("k_diffusion")
+        package.__path__ = list(spec.submodule_search_locations)
+        sys.modules["k_diffusion"] = package
+    if importlib.util.find_spec("torchvision") is None and "torchvision" not in sys.modules:
+        for name in ("torchvision", "torchvision.transforms", "torchvision.transforms.functional"):
+            sys.modules[name] = types.ModuleType(name)
+        sys.modules["torchvision.transforms"].functional = sys.modules["torchvision.transforms.functional"]
+    import k_diffusion.external
+    import k_diffusion.sampling  # noqa: F401

@@ -1,0 +1,262 @@
+"""The HTTP API under /sdapi/v1."""
+
+from __future__ import annotations
+
+import base64
+import io
+from contextlib import closing
+from threading import Lock
+
+import gradio as gr
+from fastapi import Body, FastAPI, HTTPException, Request
+from fastapi.encoders import jsonable_encoder
+from fastapi.responses import JSONResponse
+from PIL import Image, PngImagePlugin
+
+from modules import errors, infotext_utils, processing, scripts, sd_models, sd_samplers, shared, ui
+from modules.api import models
+
+
+def decode_base64_to_image(encoding: str) -> Image.Image:
+    if encoding.startswith("data:image/"):
+        encoding = encoding.split(";")[1].split(",")[1]
+    try:
+        return Image.open(io.BytesIO(base64.b64decode(encoding)))
+    except Exception as e:
+        raise HTTPException(status_code=500, detail="not an image") from e
+
+
+def encode_pil_to_base64(image: Image.Image) -> bytes:
+    """PNG, with the image's texts (`parameters`: its infotext)."""
+    texts = PngImagePlugin.PngInfo()
+    for key, value in image.info.items():
+        if isinstance(key, str) and isinstance(value, str):
+            texts.add_text(key, value)
+    out = io.BytesIO()
+    image.save(out, format="PNG", pnginfo=texts)
+    return base64.b64encode(out.getvalue())
+
+
+def script_name_to_index(name: str, of: list[scripts.Script]) -> int:
+    try:
+        return [script.title().lower() for script in of].index(name.lower())
+    except Exception as e:
+        raise HTTPException(status_code=422, detail=f"no script {name!r}") from e
+
+
+def report_exceptions(app: FastAPI) -> None:
+    """An exception becomes a JSON answer: its own status, or 500."""
+
+    def answer(request: Request, e: Exception) -> JSONResponse:
+        err = {
+            "error": type(e).__name__,
+            "detail": vars(e).get("detail", ""),
+            "body": vars(e).get("body", ""),
+            "errors": str(e),
+        }
+        if not isinstance(e, HTTPException):
+            errors.report(f"{request.method} {request.url} failed", exc_info=True)
+        return JSONResponse(status_code=vars(e).get("status_code", 500), content=jsonable_encoder(err))
+
+    @app.middleware("http")
+    async def exception_handling(request: Request, call_next):
+        try:
+            return await call_next(request)
+        except Exception as e:
+            return answer(request, e)
+
+    @app.exception_handler(HTTPException)
+    async def http_exception_handler(request: Request, e: HTTPException):
+        return answer(request, e)
+
+
+class Api:
+    def __init__(self, app: FastAPI, queue_lock: Lock):
+        self.app, self.queue_lock = app, queue_lock
+        report_exceptions(app)
+        for path, endpoint, methods in (
+            ("txt2img", self.text2imgapi, ["POST"]),
+            ("img2img", self.img2imgapi, ["POST"]),
+            ("progress", self.progressapi, ["GET"]),
+            ("interrupt", self.interruptapi, ["POST"]),
+            ("skip", self.skip, ["POST"]),
+            ("options", self.get_config, ["GET"]),
+            ("options", self.set_config, ["POST"]),
+            ("sd-models", self.get_sd_models, ["GET"]),
+            ("script-info", self.get_script_info, ["GET"]),
+        ):
+            app.add_api_route(f"/sdapi/v1/{path}", endpoint, methods=methods)
+        if not scripts.scripts_txt2img.scripts or not scripts.scripts_img2img.scripts:
+            ui.create_ui()
+        self.default_script_args = {
+            runner: self.init_default_script_args(runner)
+            for runner in (scripts.scripts_txt2img, scripts.scripts_img2img)
+        }
+
+    def init_default_script_args(self, runner: scripts.ScriptRunner) -> list:
+        """Values of freshly made components: ui() runs twice more for each script, as on the host."""
+        args = [None] * max([1, *(script.args_to for script in runner.scripts)])
+        args[0] = 0
+        with gr.Blocks():
+            for script in runner.scripts:
+                if script.ui(script.is_img2img):
+                    args[script.args_from : script.args_to] = [c.value for c in script.ui(script.is_img2img)]
+        return args
+
+    def init_script_args(self, req, runner, selectable: int | None, from_infotext: dict[int, object]) -> list:
+        args = self.default_script_args[runner].copy()
+        for index, value in from_infotext.items():
+            args[index] = value
+        if selectable is not None:
+            script = runner.selectable_scripts[selectable]
+            args[script.args_from : script.args_to] = req.script_args
+            args[0] = selectable + 1
+        for name, given in (req.alwayson_scripts or {}).items():
+            script = runner.scripts[script_name_to_index(name, runner.scripts)]
+            if not script.alwayson:
+                raise HTTPException(status_code=422, detail=f"{name!r} is not always on")
+            if "args" in given:  # a positional prefix; more than the script has is ignored
+                for i in range(min(script.args_to - script.args_from, len(given["args"]))):
+                    args[script.args_from + i] = given["args"][i]
+        return args
+
+    def apply_infotext(self, req, tab: str, runner) -> dict[int, object]:
+        """Fill what the request leaves out from its `infotext`; returns the scripts' arguments found there."""
+        if not req.infotext:
+            return {}
+        fields, was_set = infotext_utils.paste_fields[tab]["fields"], req.dict(exclude_unset=True)
+        params = infotext_utils.parse_generation_parameters(req.infotext)
+
+        def value_of(field):
+            value = field.function(params) if field.function else params.get(field.label)
+            kind = req.__fields__[field.api].type_ if field.api in req.__fields__ else type(field.component.value)
+            if value is None or kind is type(None):
+                return None
+            if isinstance(value, dict) and value.get("__type__") == "generic_update":
+                value = value.get("value")
+            return value if value is None or isinstance(value, kind) else kind(value)
+
+        for field in fields:
+            if field.api and field.api not in was_set and (value := value_of(field)) is not None:
+                setattr(req, field.api, value)
+        req.override_settings = req.override_settings or {}
+        for _, setting, value in infotext_utils.get_override_settings(params):
+            req.override_settings.setdefault(setting, value)
+        index = {component: i for i, component in enumerate(runner.inputs)}
+        found = {index[field.component]: value_of(field) for field in fields if field.component in index}
+        return {i: value for i, value in found.items() if value is not None}
+
+    def _generate(self, req, tab: str, job: type, runner, **update):
+        from_infotext = self.apply_infotext(req, tab, runner)
+        selectable = script_name_to_index(req.script_name, runner.selectable_scripts) if req.script_name else None
+        sampler, scheduler = sd_samplers.get_sampler_and_scheduler(req.sampler_name or req.sampler_index, req.scheduler)
+        fields = vars(
+            req.copy(
+                update={
+                    "sampler_name": sampler,
+                    "do_not_save_samples": not req.save_images,
+                    "do_not_save_grid": not req.save_images,
+                    "sampler_index": None,
+                    **update,
+                }
+            )
+        )
+        if not fields["scheduler"] and scheduler != "Automatic":
+            fields["scheduler"] = scheduler
+        script_args = self.init_script_args(req, runner, selectable, from_infotext)
+        for name in (
+            "script_name",
+            "script_args",
+            "alwayson_scripts",
+            "infotext",
+            "send_images",
+            "save_images",
+            "include_init_images",
+        ):
+            fields.pop(name, None)
+        with self.queue_lock, closing(job(sd_model=shared.sd_model, **fields)) as p:
+            p.is_api, p.scripts = True, runner
+            try:
+                shared.state.begin(job=f"scripts_{tab}")
+                if selectable is None:
+                    p.script_args = tuple(script_args)
+                    processed = processing.process_images(p)
+                else:
+                    p.script_args = script_args
+                    processed = runner.run(p, *p.script_args)
+            finally:
+                shared.state.end()
+        images = [encode_pil_to_base64(im) for im in processed.images] if req.send_images else []
+        if tab == "img2img" and not req.include_init_images:
+            req.init_images = req.mask = None
+        return models.ImageResponse(images=images, parameters=vars(req), info=processed.js())
+
+    def text2imgapi(self, req: models.Txt2Img):
+        return self._generate(req, "txt2img", processing.StableDiffusionProcessingTxt2Img, scripts.scripts_txt2img)
+
+    def img2imgapi(self, req: models.Img2Img):
+        if req.init_images is None:
+            raise HTTPException(status_code=404, detail="init_images is missing")
+        return self._generate(
+            req,
+            "img2img",
+            processing.StableDiffusionProcessingImg2Img,
+            scripts.scripts_img2img,
+            mask=decode_base64_to_image(req.mask) if req.mask else None,
+            init_images=[decode_base64_to_image(image) for image in req.init_images],
+        )
+
+    def progressapi(self):
+        s = shared.state
+        done = 0.0
+        if s.job_count > 0:
+            done = (
+                0.01
+                + s.job_no / s.job_count
+                + (s.sampling_step / s.sampling_steps / s.job_count if s.sampling_steps else 0)
+            )
+        return {
+            "progress": min(done, 1),
+            "eta_relative": 0,
+            "state": s.dict(),
+            "current_image": None,
+            "textinfo": s.textinfo,
+        }
+
+    def interruptapi(self):
+        shared.state.interrupt()
+        return {}
+
+    def skip(self):
+        shared.state.skip()
+
+    def get_config(self):
+        return {key: shared.opts.data.get(key, info.default) for key, info in shared.opts.data_labels.items()}
+
+    def set_config(self, req: dict = Body()):
+        name = req.get("sd_model_checkpoint")
+        if name is not None and name not in sd_models.checkpoint_aliases:
+            raise RuntimeError(f"model {name!r} not found")
+        for key, value in req.items():
+            shared.opts.set(key, value, is_api=True)
+
+    def get_sd_models(self):
+        return [
+            {
+                "title": i.title,
+                "model_name": i.name,
+                "hash": i.shorthash,
+                "sha256": i.sha256,
+                "filename": i.filename,
+                "config": i.config,
+            }
+            for i in sd_models.checkpoints_list.values()
+        ]
+
+    def get_script_info(self):
+        return [
+            s.api_info
+            for runner in (scripts.scripts_txt2img, scripts.scripts_img2img)
+            for s in runner.scripts
+            if s.api_info
+        ]

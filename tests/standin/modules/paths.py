@@ -1,0 +1,10 @@
+"""Folders of the stand-in: its own scripts, and a temporary place for what the host writes (params.txt)."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+script_path = str(Path(__file__).resolve().parent.parent)
+data_path = tempfile.mkdtemp(prefix="standin-data-")
+extensions_dir = str(Path(script_path) / "extensions")

@@ -1,0 +1,152 @@
+"""Classifier-free guidance: one evaluation of the sampler = one or more calls of the UNet."""
+
+from __future__ import annotations
+
+import torch
+
+from modules import prompt_parser, sd_samplers_common, shared
+from modules.script_callbacks import (
+    AfterCFGCallbackParams,
+    CFGDenoisedParams,
+    CFGDenoiserParams,
+    cfg_after_cfg_callback,
+    cfg_denoised_callback,
+    cfg_denoiser_callback,
+)
+from modules.shared import opts, state
+
+
+def _map(function, *conds):
+    """Apply `function` to tensors, or key by key to dicts of tensors (SDXL)."""
+    if isinstance(conds[0], dict):
+        return prompt_parser.DictWithShape({key: function(*(c[key] for c in conds)) for key in conds[0]})
+    return function(*conds)
+
+
+class CFGDenoiser(torch.nn.Module):
+    mask_before_denoising = False
+
+    def __init__(self, sampler):
+        super().__init__()
+        self.model_wrap = self.mask = self.nmask = self.init_latent = self.p = None
+        self.sampler = sampler
+        self.steps: int | None = None  # of this pass
+        self.total_steps: int | None = None  # evaluations expected
+        self.step = 0  # evaluations done
+        self.image_cfg_scale = None
+        self.padded_cond_uncond = False
+        self.cond_scale_miltiplier = 1.0
+
+    @property
+    def inner_model(self):
+        raise NotImplementedError()
+
+    def get_pred_x0(self, x_in, x_out, sigma):
+        return x_out
+
+    def update_inner_model(self) -> None:
+        """The checkpoint changed: forget the wrapped model and take the conditioning made with the new one."""
+        self.model_wrap = None
+        c, uc = self.p.get_conds()
+        self.sampler.sampler_extra_args |= {"cond": c, "uncond": uc}
+
+    def _blend(self, latent, sigma):
+        blended = latent * self.nmask + self.init_latent * self.mask
+        if self.p.scripts is not None:
+            from modules import scripts
+
+            args = scripts.MaskBlendArgs(
+                latent, self.nmask, self.init_latent, self.mask, blended, denoiser=self, sigma=sigma
+            )
+            self.p.scripts.on_mask_blend(self.p, args)
+            blended = args.blended_latent
+        return blended
+
+    def _pad(self, tensor, uncond):
+        """Lengthen the shorter of cond and uncond with the empty prompt's vectors."""
+        empty = shared.sd_model.cond_stage_model_empty_prompt
+        missing = (tensor.shape[1] - uncond.shape[1]) // empty.shape[1]
+
+        def longer(c, n):
+            return _map(lambda t: torch.cat([t, empty.repeat(t.shape[0], n, 1)], 1) if t.ndim == 3 else t, c)
+
+        self.padded_cond_uncond = missing != 0
+        return (longer(tensor, -missing), uncond) if missing < 0 else (tensor, longer(uncond, missing))
+
+    def forward(self, x, sigma, uncond, cond, cond_scale, s_min_uncond, image_cond):
+        if state.interrupted or state.skipped:
+            raise sd_samplers_common.InterruptedException
+        if sd_samplers_common.apply_refiner(self, sigma):
+            cond, uncond = self.sampler.sampler_extra_args["cond"], self.sampler.sampler_extra_args["uncond"]
+        conds_list, tensor = prompt_parser.reconstruct_multicond_batch(cond, self.step)
+        uncond = prompt_parser.reconstruct_cond_batch(uncond, self.step)
+        if self.mask_before_denoising and self.mask is not None:
+            x = self._blend(x, sigma)
+
+        images = len(conds_list)
+        owner = [i for i, parts in enumerate(conds_list) for _ in parts] + list(range(images))  # image of each row
+        params = CFGDenoiserParams(
+            x[owner], image_cond[owner], sigma[owner], state.sampling_step, state.sampling_steps, tensor, uncond, self
+        )
+        cfg_denoiser_callback(params)
+        x_in, image_in, sigma_in, tensor, uncond = (
+            params.x,
+            params.image_cond,
+            params.sigma,
+            params.text_cond,
+            params.text_uncond,
+        )
+
+        skip_uncond = opts.skip_early_cond != 0 and self.step / self.total_steps <= opts.skip_early_cond
+        if (
+            not skip_uncond
+            and (self.step % 2 or opts.s_min_uncond_all)
+            and s_min_uncond > 0
+            and sigma[0] < s_min_uncond
+        ):
+            skip_uncond = True
+            self.p.extra_generation_params["NGMS"] = s_min_uncond
+        if skip_uncond:
+            x_in, sigma_in = x_in[:-images], sigma_in[:-images]
+        self.padded_cond_uncond = False
+        if opts.pad_cond_uncond and tensor.shape[1] != uncond.shape[1]:
+            tensor, uncond = self._pad(tensor, uncond)
+
+        def model(rows: slice, c):
+            c = c if isinstance(c, dict) else {"c_crossattn": [c]}
+            return self.inner_model(x_in[rows], sigma_in[rows], cond={**c, "c_concat": [image_in[rows]]})
+
+        def in_parts(c, size: int, offset: int = 0):
+            """Rows of `c` in groups of `size`, whose x starts at row `offset`."""
+            count = c.shape[0]
+            return [
+                model(slice(offset + a, offset + min(a + size, count)), _map(lambda t: t[a : a + size], c))  # noqa: B023
+                for a in range(0, count, size)
+            ]
+
+        if skip_uncond or tensor.shape[1] == uncond.shape[1]:
+            both = tensor if skip_uncond else _map(lambda a, b: torch.cat([a, b]), tensor, uncond)
+            x_out = torch.cat(in_parts(both, both.shape[0] if opts.batch_cond_uncond else images))
+        else:  # unequal lengths cannot share a call
+            parts = in_parts(tensor, images * 2 if opts.batch_cond_uncond else images)
+            x_out = torch.cat(parts + in_parts(uncond, uncond.shape[0], offset=tensor.shape[0]))
+        first = [parts[0][0] for parts in conds_list]
+        if skip_uncond:
+            x_out = torch.cat([x_out, x_out[first]])
+        cfg_denoised_callback(CFGDenoisedParams(x_out, state.sampling_step, state.sampling_steps, self.inner_model))
+
+        scale = 1.0 if skip_uncond else cond_scale * self.cond_scale_miltiplier
+        base = x_out[-images:]
+        denoised = base.clone()
+        for i, parts in enumerate(conds_list):
+            for index, weight in parts:
+                denoised[i] += (x_out[index] - base[i]) * (weight * scale)
+        if not self.mask_before_denoising and self.mask is not None:
+            denoised = self._blend(denoised, sigma)
+        self.sampler.last_latent = self.get_pred_x0(x_in[first], x_out[first], sigma)
+        state.current_latent = self.sampler.last_latent
+
+        after = AfterCFGCallbackParams(denoised, state.sampling_step, state.sampling_steps)
+        cfg_after_cfg_callback(after)
+        self.step += 1
+        return after.x
