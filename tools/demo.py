@@ -22,7 +22,7 @@ from tqdm import tqdm
 from fused_attention import use_fused_attention
 from hidiffusion_ext.core import Options, Run, Schedule, hidiffusion, make_plan, map_unet
 
-NATIVE = 512
+NATIVE = 256
 CONTEXT = 64
 
 
@@ -87,7 +87,7 @@ def main() -> None:
 
     unet = random_unet(arguments.seed)
     latent = (arguments.size // 8, arguments.size // 8)
-    plan = make_plan(Options(enabled=True), map_unet(unet), latent)
+    plan = make_plan(Options(native_size=NATIVE), map_unet(unet), latent)
     timesteps = ddim_schedule(arguments.steps)
     contexts = {"direct": nullcontext(), "hidiffusion": hidiffusion(unet, plan, Run(Schedule(timesteps)))}
     report: dict[str, object] = {"size": arguments.size, "active": plan.describe(arguments.steps)}

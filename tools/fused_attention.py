@@ -1,4 +1,4 @@
-"""ldm's attention computed by torch's fused kernel, as WebUIs do: ldm's own makes the full matrix, 8 GB at 1024x1024."""
+"""ldm's attention computed by torch's fused kernel, as WebUIs do: ldm's own needs 8 GB for a 1024x1024 picture."""
 
 from __future__ import annotations
 

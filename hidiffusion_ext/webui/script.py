@@ -40,11 +40,10 @@ class HiDiffusionScript(scripts.Script):
         options = self._options(p, args)
         if options is None:
             return
-        sizes = {False: (p.height // CELL, p.width // CELL)}
+        if getattr(p, "firstpass_image", None) is None:  # otherwise an existing picture goes straight to the hires pass
+            self._plan(p, options, (p.height // CELL, p.width // CELL), hires=False)
         if getattr(p, "enable_hr", False):
-            sizes[True] = (p.hr_upscale_to_y // CELL, p.hr_upscale_to_x // CELL)
-        for hires, latent in sizes.items():
-            self._plan(p, options, latent, hires=hires)
+            self._plan(p, options, (p.hr_upscale_to_y // CELL, p.hr_upscale_to_x // CELL), hires=True)
 
     def process_before_every_sampling(self, p: Any, *args: Any, **kwargs: Any) -> None:
         """Plans the pass that is about to start and opens the patched UNet around it."""
@@ -52,6 +51,8 @@ class HiDiffusionScript(scripts.Script):
         if options is None:
             return
         hires = getattr(p, "is_hr_pass", False)
+        if not hires:
+            infotext.clear(p.extra_generation_params, hires=True)  # expected so far; true once it starts
         planned = self._plan(p, options, tuple(kwargs["x"].shape[-2:]), hires=hires)
         if planned is None:
             return

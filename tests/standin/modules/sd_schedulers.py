@@ -62,7 +62,7 @@ def beta(n, sigma_min, sigma_max, inner_model, device):
     """As on the host, the quantiles are taken in sigma, not in time."""
     a, b = shared.opts.beta_dist_alpha, shared.opts.beta_dist_beta
     quantiles = [stats.beta.ppf(1 - q, a, b) for q in torch.linspace(0, 1, n, dtype=torch.float64).tolist()]
-    return torch.tensor([sigma_min + q * (sigma_max - sigma_min) for q in quantiles] + [0.0])
+    return torch.FloatTensor([sigma_min + q * (sigma_max - sigma_min) for q in quantiles] + [0.0])
 
 
 schedulers = [

@@ -1,0 +1,198 @@
+"""The scope of a pass, and the schedule it runs, with the real k-diffusion samplers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+from hidiffusion_ext.core import Schedule
+from hidiffusion_ext.hosts.sampling import around_next_pass, cancel
+from modules import sd_samplers_common, shared
+from modules.processing import StableDiffusionProcessingImg2Img, StableDiffusionProcessingTxt2Img, process_images
+
+
+class Recorder:
+    """A context that notes how it was opened and closed."""
+
+    def __init__(self) -> None:
+        self.events: list[Any] = []
+
+    @contextmanager
+    def __call__(self, timesteps: list[float]) -> Iterator[None]:
+        self.events.append(("opened", timesteps))
+        try:
+            yield
+        finally:
+            self.events.append("closed")
+
+
+def fake_sampler(func: Any) -> SimpleNamespace:
+    wrap = SimpleNamespace(sigmas=torch.ones(3), sigma_to_t=lambda sigmas: sigmas * 100)
+    return SimpleNamespace(func=func, model_wrap=wrap, model_wrap_cfg=SimpleNamespace(total_steps=4))
+
+
+def sigmas() -> Any:
+    return torch.tensor([3.0, 2.0, 1.0, 0.0])
+
+
+def refuse(error: Exception) -> None:
+    raise AssertionError(error)
+
+
+def test_one_pass_is_wrapped_and_then_nothing_is_left() -> None:
+    record = Recorder()
+
+    def func(model: str, x: str, *, sigmas: Any) -> str:
+        record.events.append((model, x))
+        return "samples"
+
+    sampler = fake_sampler(func)
+    around_next_pass(sampler, record, refuse)
+    assert sampler.func("model", "x", sigmas=sigmas()) == "samples"
+    assert record.events == [("opened", [300.0, 200.0, 100.0]), ("model", "x"), "closed"]
+    assert sampler.func is func
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt, sd_samplers_common.InterruptedException])
+def test_the_context_closes_whatever_ends_the_pass(error: type[BaseException]) -> None:
+    def func(*, sigmas: Any) -> None:
+        raise error
+
+    record, sampler = Recorder(), fake_sampler(func)
+    around_next_pass(sampler, record, refuse)
+    with pytest.raises(error):
+        sampler.func(sigmas=sigmas())
+    assert record.events[-1] == "closed"
+    assert sampler.func is func
+
+
+def test_asked_twice_only_the_last_request_counts() -> None:
+    first, second, sampler = Recorder(), Recorder(), fake_sampler(lambda *, sigmas: "samples")
+    func = sampler.func
+    around_next_pass(sampler, first, refuse)
+    around_next_pass(sampler, second, refuse)
+    sampler.func(sigmas=sigmas())
+    assert first.events == []
+    assert second.events[-1] == "closed"
+    around_next_pass(sampler, first, refuse)
+    cancel(sampler)
+    assert sampler.func is func
+
+
+@pytest.mark.parametrize("arguments", [{"sigmas": "not a tensor"}, {"timesteps": None}, {}])
+def test_a_schedule_that_cannot_be_read_lets_the_pass_run_unchanged(arguments: dict[str, Any]) -> None:
+    record, failures = Recorder(), []
+    sampler = fake_sampler(lambda **kwargs: "samples")
+    around_next_pass(sampler, record, failures.append)
+    assert sampler.func(**arguments) == "samples"
+    assert record.events == []
+    assert len(failures) == 1
+
+
+def test_a_sampler_without_a_function_is_refused() -> None:
+    failures: list[Exception] = []
+    around_next_pass(SimpleNamespace(), Recorder(), failures.append)
+    assert "SimpleNamespace" in str(failures[0])
+
+
+FIRST_ORDER = ["Euler a", "Euler", "LMS", "DPM++ 2M", "DPM++ 2M SDE", "DDIM"]
+SECOND_ORDER = ["Heun", "DPM2", "DPM2 a", "DPM++ 2S a", "DPM++ SDE", "Restart"]
+WITHOUT_SCHEDULER = ["DPM fast", "DPM adaptive", "DDIM"]
+SCHEDULERS = ["Automatic", "Uniform", "Karras", "Exponential", "SGM Uniform", "Simple", "Normal", "DDIM", "Beta"]
+SCHEDULERS += ["Polyexponential", "KL Optimal"]
+
+
+class Pass:
+    """One pass of the host's sampler over a model that answers zeros.
+
+    Attributes:
+        schedule: What was read of it before it started.
+        evaluations: (timestep that reached the model, steps the sampler had finished) per evaluation.
+    """
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, strength: float | None, **settings: Any) -> None:
+        self.schedule: list[float] = []
+        self.evaluations: list[tuple[float, int]] = []
+        self.finished = 0
+        monkeypatch.setattr(shared.sd_model, "apply_model", self._model)
+        common = {"sd_model": shared.sd_model, "width": 64, "height": 64, "prompt": "a cat", "seed": 1, **settings}
+        if strength is None:
+            p: Any = StableDiffusionProcessingTxt2Img(**common)
+        else:
+            image = Image.new("RGB", (64, 64))
+            p = StableDiffusionProcessingImg2Img(**common, init_images=[image], denoising_strength=strength)
+        p.scripts = self
+        process_images(p)
+
+    def __getattr__(self, hook: str) -> Any:
+        return lambda *args, **kwargs: None
+
+    def process_before_every_sampling(self, p: Any, **kwargs: Any) -> None:
+        callback = p.sampler.callback_state
+
+        def count(state: Any) -> None:
+            self.finished += 1
+            callback(state)
+
+        p.sampler.callback_state = count
+        around_next_pass(p.sampler, self._record, refuse)
+
+    @contextmanager
+    def _record(self, timesteps: list[float]) -> Iterator[None]:
+        self.schedule = timesteps
+        yield
+
+    def _model(self, x: Any, t: Any, *args: Any, **kwargs: Any) -> Any:
+        self.evaluations.append((float(t.max()), self.finished))
+        return torch.zeros_like(x)
+
+    def last_active(self, share: float) -> tuple[int, int]:
+        """The sampler's last step with an evaluation that counts as inside the share, and the paper's."""
+        schedule = Schedule(self.schedule)
+        end = int(share * schedule.steps)
+        inside = [finished for t, finished in self.evaluations if schedule.step(t) < end]
+        return max(inside, default=-1), end - 1
+
+
+@pytest.mark.parametrize("strength", [None, 0.75, 0.4])
+@pytest.mark.parametrize("scheduler", SCHEDULERS)
+@pytest.mark.parametrize("sampler", FIRST_ORDER + SECOND_ORDER)
+def test_the_share_of_a_pass_ends_where_counting_its_steps_ends_it(
+    monkeypatch: pytest.MonkeyPatch, sampler: str, scheduler: str, strength: float | None
+) -> None:
+    if sampler in WITHOUT_SCHEDULER and scheduler != "Automatic":
+        pytest.skip("this sampler does not look at the scheduler")
+    for steps in (8, 20):
+        run = Pass(monkeypatch, strength, steps=steps, sampler_name=sampler, scheduler=scheduler)
+        first = run.evaluations[0][0]
+        assert first == pytest.approx(run.schedule[0], abs=0.5)
+        if sampler != "Restart":
+            assert abs(len(run.schedule) - run.finished) <= 1
+            for share in (0.2, 0.4, 0.7):
+                last, expected = run.last_active(share)
+                assert abs(last - expected) <= (sampler in SECOND_ORDER)
+
+
+def test_restart_enters_the_first_steps_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = Pass(monkeypatch, None, steps=40, sampler_name="Restart", scheduler="Karras")
+    steps = [Schedule(run.schedule).step(t) for t, _ in run.evaluations]
+    assert any(later < earlier for earlier, later in zip(steps, steps[1:]))
+    assert steps[-1] == len(run.schedule) - 1
+
+
+@pytest.mark.parametrize("sampler", ["DPM fast", "DPM adaptive"])
+@pytest.mark.parametrize("strength", [None, 0.6])
+def test_samplers_without_a_schedule_count_in_the_logarithm_of_the_noise(
+    monkeypatch: pytest.MonkeyPatch, sampler: str, strength: float | None
+) -> None:
+    run = Pass(monkeypatch, strength, steps=20, sampler_name=sampler)
+    steps = [Schedule(run.schedule).step(t) for t, _ in run.evaluations]
+    assert steps[0] == 0
+    assert steps[-1] >= 0.7 * len(run.schedule)
+    assert 0 < sum(step < 0.4 * len(run.schedule) for step in steps) < len(steps)
