@@ -5,6 +5,6 @@ from __future__ import annotations
 import importlib.util
 
 if importlib.util.find_spec("einops") is None:
-    import launch
+    import launch  # type: ignore[import-not-found]  # the WebUI's own, there when it runs this file
 
     launch.run_pip("install einops", "einops for HiDiffusion")

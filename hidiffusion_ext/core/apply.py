@@ -79,14 +79,7 @@ def _watch_calls(stack: ExitStack, unet: nn.Module, plan: Plan, run: Run, stride
         run.step = run.schedule.step(float(timesteps.max()))
         run.strided = planned and run.step in strided
         run.pooled = planned and run.step in pooled
-        run.sizes = None
-        if planned:
-            run.sizes = raunet.feature_sizes(
-                plan.unet,
-                plan.latent,
-                plan.strided_at if run.strided else None,
-                plan.pooled_at if run.pooled else None,
-            )
+        run.sizes = plan.sizes(strided=run.strided, pooled=run.pooled) if planned else None
 
     patching.before_forward(stack, unet, watch)
 
@@ -137,7 +130,7 @@ def _window(stack: ExitStack, unet: nn.Module, plan: Plan, run: Run, site: Windo
         current = None
         if run.sizes is None:
             return None
-        size = run.sizes.skips[plan.unet.partner(site.block)] if site.output else run.sizes.inside[site.block]
+        size = plan.window_size(site, run.sizes)
         # Another length or another context is not plain self-attention over the picture (reference ControlNet,
         # token merging): that call stays as it is.
         others = (*args[1:], *(kwargs.get(name) for name in ("context", "value", "mask", "additional_tokens")))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 from .options import Options, Passes, Preset, WindowShift
+from .raunet import FeatureSizes, feature_sizes
 from .unet_map import Family, UNetMap
 from .windows import Size
 
@@ -118,6 +120,22 @@ class Plan:
         """The input block whose output is pooled: the first after the first downsampler."""
         return self.unet.downs[0] + 1
 
+    def sizes(self, *, strided: bool, pooled: bool) -> FeatureSizes:
+        """The feature sizes inside a UNet call in which the given pairs are active."""
+        return feature_sizes(
+            self.unet, self.latent, self.strided_at if strided else None, self.pooled_at if pooled else None
+        )
+
+    def window_size(self, site: WindowSite, sizes: FeatureSizes) -> Size:
+        """The size of the feature map a self-attention sees."""
+        return sizes.skips[self.unet.partner(site.block)] if site.output else sizes.inside[site.block]
+
+    def _odd_windows(self) -> bool:
+        """Whether windows meet a side they can cut in two only after resizing it, in any phase of the pass."""
+        phases = itertools.product({False, self.strided.end > 0}, {False, self.pooled.end > 0})
+        sizes = [self.sizes(strided=strided, pooled=pooled) for strided, pooled in phases]
+        return any(side % 2 for at in sizes for site in self.windows for side in self.window_size(site, at))
+
     def describe(self, steps: int | None = None) -> str:
         """What is active, in words: as shares of the pass, or in steps if their number is known."""
         if not self.active:
@@ -132,7 +150,7 @@ class Plan:
             stronger = f" (stronger until {until(ends[0])})" if len(ends) > 1 else ""
             parts.append(f"RAU-Net until {until(ends[-1])}{f' of {steps}' if steps else ''}{stronger}")
         if self.windows:
-            parts.append("MSW-MSA")
+            parts.append("MSW-MSA" + " on resized odd feature maps" * self._odd_windows())
         return ", ".join(parts) or "nothing: the pass is too short for the chosen T1 and T2"
 
 

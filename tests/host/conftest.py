@@ -29,6 +29,7 @@ FLAGS = [
     "--skip-torch-cuda-test",
     "--skip-version-check",
     "--no-half",
+    "--opt-sdp-attention",
     "--use-cpu",
     "all",
     "--no-download-sd-model",
