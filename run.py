@@ -31,7 +31,7 @@ CHECKS = [
     ("lint", ["ruff", "check", "."]),
     ("format", ["ruff", "format", "--check", "."]),
     ("types", ["pyright"]),
-    ("tests", ["pytest", "-n", "2"]),
+    ("tests", ["pytest", "-n", "2", "--dist", "loadfile"]),
 ]
 
 
