@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -136,14 +135,13 @@ def test_page(webui: WebUI) -> None:
     } <= ids
 
 
-def in_process() -> None:
-    """Load the stand-in into this process, once."""
-    if "modules.scripts" not in sys.modules:
-        server.create_app([PROBE])
+@pytest.fixture(scope="module")
+def loaded() -> None:
+    """The stand-in, loaded into this process."""
+    server.create_app([PROBE])
 
 
-def test_paste() -> None:
-    in_process()
+def test_paste(loaded: None) -> None:
     from modules import infotext_utils, scripts
 
     fields = infotext_utils.paste_fields["txt2img"]["fields"]
@@ -164,8 +162,7 @@ def test_paste() -> None:
     assert scripts.scripts_txt2img.script("Probe").name == "probe"
 
 
-def test_reload_unloads_and_loads_once() -> None:
-    in_process()
+def test_reload_unloads_and_loads_once(loaded: None) -> None:
     from modules import script_callbacks, scripts
 
     unloaded = []
