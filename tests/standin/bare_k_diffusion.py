@@ -6,6 +6,7 @@ need only torch, scipy, torchdiffeq, torchsde and tqdm.
 
 from __future__ import annotations
 
+import importlib.machinery
 import importlib.util
 import sys
 import types
@@ -20,9 +21,10 @@ def install() -> None:
         package = types.ModuleType("k_diffusion")
         package.__path__ = list(spec.submodule_search_locations)
         sys.modules["k_diffusion"] = package
-    if importlib.util.find_spec("torchvision") is None and "torchvision" not in sys.modules:
+    if "torchvision" not in sys.modules and importlib.util.find_spec("torchvision") is None:
         for name in ("torchvision", "torchvision.transforms", "torchvision.transforms.functional"):
             sys.modules[name] = types.ModuleType(name)
+            sys.modules[name].__spec__ = importlib.machinery.ModuleSpec(name, None)  # find_spec wants one
         sys.modules["torchvision.transforms"].functional = sys.modules["torchvision.transforms.functional"]
     import k_diffusion.external
     import k_diffusion.sampling  # noqa: F401

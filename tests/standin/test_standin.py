@@ -175,8 +175,7 @@ def test_reload_unloads_and_loads_once(loaded: None) -> None:
     assert {name: len(callbacks) for name, callbacks in script_callbacks.callback_map.items()} == before
 
 
-def test_settings_of_extensions() -> None:
-    in_process()
+def test_settings_of_extensions(loaded: None) -> None:
     from modules import shared
 
     changed = []
@@ -188,8 +187,7 @@ def test_settings_of_extensions() -> None:
     assert (shared.opts.test_setting, changed) == (2, [1])
 
 
-def test_input_accordion() -> None:
-    in_process()
+def test_input_accordion(loaded: None) -> None:
     import gradio as gr
 
     from modules.ui_components import InputAccordion
