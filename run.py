@@ -22,8 +22,8 @@ PYTHON = VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 TORCH = "torch==2.13.0"
 
 REQUIREMENTS = {
-    "demo": ["core.txt", "core-without-dependencies.txt"],
-    "test": ["core.txt", "core-without-dependencies.txt", "test.txt", "test-without-dependencies.txt"],
+    "demo": ["demo.txt", "demo-without-dependencies.txt"],
+    "test": ["demo.txt", "demo-without-dependencies.txt", "test.txt", "test-without-dependencies.txt"],
 }
 """Files in `requirements/`, in the order they are installed. PyTorch comes first: nothing else may choose its build."""
 
