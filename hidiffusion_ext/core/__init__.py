@@ -7,13 +7,15 @@ with hidiffusion(unet, plan, Run(Schedule(timesteps))):
 """
 
 from .apply import Run, hidiffusion
-from .options import OptionError, Options, Passes, Preset, WindowShift
-from .plan import Plan, Span, Task, make_plan
+from .options import Method, OptionError, Options, Passes, Preset, WindowShift
+from .plan import Plan, Span, Task
+from .planning import make_plan
 from .schedule import Schedule
 from .unet_map import Family, UNetMap, UnsupportedUNet, map_unet
 
 __all__ = [
     "Family",
+    "Method",
     "OptionError",
     "Options",
     "Passes",

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from . import patching, raunet, windows
+from . import patching, raunet, redilation, windows
 from .options import WindowShift
-from .plan import Plan, WindowSite
+from .plan import Plan, Redilation, WindowSite
 from .raunet import FeatureSizes
 from .schedule import Schedule
 from .windows import Size
@@ -56,8 +56,9 @@ def hidiffusion(unet: nn.Module, plan: Plan, run: Run) -> Generator[None, None, 
     if plan.windows and plan.window_shift is WindowShift.RANDOM and run.generator is None:
         raise ValueError("random window shifts need a Run with a generator")
     strided, pooled = (span.steps(run.schedule.steps) for span in (plan.strided, plan.pooled))
+    redilations = [site for site in plan.redilations if site.span.steps(run.schedule.steps)]
     with ExitStack() as stack:
-        if strided or pooled or plan.windows:
+        if strided or pooled or redilations or plan.windows:
             _watch_calls(stack, unet, plan, run, strided, pooled)
         if strided:
             _stride(stack, unet, plan, run)
@@ -65,6 +66,8 @@ def hidiffusion(unet: nn.Module, plan: Plan, run: Run) -> Generator[None, None, 
             _pool(stack, unet, plan, run)
         if strided or pooled:
             _size_upsamplers(stack, unet, plan, run)
+        for convolution in redilations:
+            _redilate(stack, unet, run, convolution)
         for number, site in enumerate(plan.windows):
             _window(stack, unet, plan, run, site, number)
         yield
@@ -88,7 +91,7 @@ def _stride(stack: ExitStack, unet: nn.Module, plan: Plan, run: Run) -> None:
     """The strided pair's downsampler: the host's own convolution with another stride, dilation and padding."""
     name = plan.unet.inputs[plan.strided_at].down
     assert name is not None
-    patching.swap_attributes(stack, unet.get_submodule(name), raunet.STRIDED_CONV, lambda: run.strided)
+    patching.swap_attributes(stack, unet.get_submodule(name), lambda: raunet.STRIDED_CONV if run.strided else {})
 
 
 def _pool(stack: ExitStack, unet: nn.Module, plan: Plan, run: Run) -> None:
@@ -117,6 +120,36 @@ def _skip_after(plan: Plan, run: Run, output_index: int) -> Size:
     """The size of the skip that the output block after `output_index` consumes."""
     assert run.sizes is not None
     return run.sizes.skips[plan.unet.partner(output_index + 1)]
+
+
+def _redilate(stack: ExitStack, unet: nn.Module, run: Run, site: Redilation) -> None:
+    """One re-dilated convolution: its input is enlarged, its dilation swapped, its output brought back."""
+    conv = unet.get_submodule(site.conv)
+    assert isinstance(conv, nn.Conv2d)
+    steps = site.span.steps(run.schedule.steps)
+    size: Size = (0, 0)
+
+    def factor() -> redilation.Factor | None:
+        if run.sizes is None or run.step not in steps:
+            return None
+        return redilation.factor_at(site.factor, run.step, len(steps), progressive=site.progressive)
+
+    def enlarge(x: torch.Tensor) -> torch.Tensor:
+        nonlocal size
+        size = (x.shape[-2], x.shape[-1])
+        current = factor()
+        return x if current is None else redilation.resize(x, redilation.input_size(size, current))
+
+    def attributes() -> dict[str, Any]:
+        current = factor()
+        return {} if current is None else redilation.dilated_attributes(current)
+
+    def bring_back(x: torch.Tensor) -> torch.Tensor:
+        return x if factor() is None else redilation.resize(x, redilation.output_size(size, conv.stride))
+
+    patching.change_input(stack, conv, enlarge)
+    patching.swap_attributes(stack, conv, attributes)
+    patching.change_output(stack, conv, bring_back)
 
 
 def _window(stack: ExitStack, unet: nn.Module, plan: Plan, run: Run, site: WindowSite, number: int) -> None:

@@ -21,8 +21,15 @@ class Choice(str, Enum):
     """One of several named values."""
 
 
+class Method(Choice):
+    """What keeps large pictures in one piece."""
+
+    HIDIFFUSION = "HiDiffusion"
+    SCALECRAFTER = "ScaleCrafter"
+
+
 class Preset(Choice):
-    """When RAU-Net is active. The numbers are in `plan.PRESETS`."""
+    """When and how strongly the method works. The numbers are in its planner."""
 
     AUTO = "Auto"
     X2 = "2x"
@@ -87,10 +94,15 @@ class Options:
     """
 
     enabled: bool = _option(False, "Enabled", "Turns HiDiffusion on for this job.")
+    method: Method = _option(
+        Method.HIDIFFUSION,
+        "Method",
+        "HiDiffusion is faster; ScaleCrafter keeps the full resolution at every step, and is slower than no method.",
+    )
     rau_net: bool = _option(
         True,
         "RAU-Net",
-        "One object instead of several: the first steps lay the picture out as if it were small. Much faster, too.",
+        "HiDiffusion: one object instead of several, by laying the picture out as if it were small. Much faster, too.",
     )
     msw_msa: bool = _option(
         True,
@@ -105,7 +117,7 @@ class Options:
     t1: float = _option(
         0.4,
         "T1",
-        "Custom preset: RAU-Net works for this share of the steps. Higher: fewer repeated objects, less fine detail.",
+        "Custom preset: the method works for this share of the steps. Higher: fewer repeated objects, less detail.",
         minimum=0.0,
         maximum=1.0,
         step=0.05,
@@ -113,7 +125,7 @@ class Options:
     t2: float = _option(
         0.0,
         "T2",
-        "Custom preset: a second, stronger reduction for this share of the steps, for very large pictures.",
+        "Custom preset of HiDiffusion: a second, stronger reduction for this share of the steps; for huge pictures.",
         minimum=0.0,
         maximum=1.0,
         step=0.05,

@@ -42,10 +42,8 @@ def change_output(stack: ExitStack, module: nn.Module, change: Callable[[torch.T
     stack.callback(handle.remove)
 
 
-def swap_attributes(
-    stack: ExitStack, module: nn.Module, attributes: Mapping[str, Any], wanted: Callable[[], bool]
-) -> None:
-    """Gives the module other attributes for the time of each forward for which `wanted()` is true.
+def swap_attributes(stack: ExitStack, module: nn.Module, attributes: Callable[[], Mapping[str, Any]]) -> None:
+    """Gives the module other attributes for the time of each forward: those that `attributes()` returns for it.
 
     The originals are back when the forward returns or raises, and again, whatever happened, when the stack closes.
     """
@@ -58,7 +56,7 @@ def swap_attributes(
 
     def swap(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         restore()
-        for name, value in attributes.items() if wanted() else ():
+        for name, value in attributes().items():
             originals[name] = getattr(module, name)
             setattr(module, name, value)
 

@@ -5,8 +5,10 @@ The map holds names, not modules: it can be compared, printed, cached and kept w
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
+from typing import cast
 
 from torch import nn
 
@@ -25,18 +27,20 @@ class Family(str, Enum):
 
 @dataclass(frozen=True)
 class Block:
-    """One input or output block: the names of its sites as `unet.get_submodule` takes them.
+    """One input, middle or output block: the names of its sites as `unet.get_submodule` takes them.
 
     Attributes:
         layers: The block's direct layers, in order.
         down: The strided 3x3 convolution of its Downsample, or None.
         up: The convolution of its Upsample, or None.
+        convs: The 3x3 convolutions of its residual blocks, in order.
         attentions: The self-attentions (attn1) of its transformer blocks, in order.
     """
 
     layers: tuple[str, ...]
     down: str | None
     up: str | None
+    convs: tuple[str, ...]
     attentions: tuple[str, ...]
 
 
@@ -50,6 +54,7 @@ class UNetMap:
     family: Family
     in_channels: int
     inputs: tuple[Block, ...]
+    middle: Block
     outputs: tuple[Block, ...]
 
     @property
@@ -72,8 +77,8 @@ def map_unet(unet: nn.Module) -> UNetMap:
     Raises:
         UnsupportedUNet: for the SDXL refiner, diffusion transformers and every other layout.
     """
-    inputs, outputs = getattr(unet, "input_blocks", None), getattr(unet, "output_blocks", None)
-    if not isinstance(inputs, nn.Module) or not isinstance(outputs, nn.Module):
+    inputs, middle, outputs = (getattr(unet, part, None) for part in ("input_blocks", "middle_block", "output_blocks"))
+    if not (isinstance(inputs, nn.Module) and isinstance(middle, nn.Module) and isinstance(outputs, nn.Module)):
         raise UnsupportedUNet(
             f"this model ({type(unet).__name__}) is not a UNet with input and output blocks; "
             "HiDiffusion works with SD1.5, SD2.1 and SDXL models"
@@ -84,7 +89,7 @@ def map_unet(unet: nn.Module) -> UNetMap:
     if not in_blocks or len(in_blocks) != len(out_blocks) or first is None:
         raise UnsupportedUNet("this UNet has unpaired input and output blocks; HiDiffusion does not know it")
     family = _family(unet, in_blocks)
-    unet_map = UNetMap(family, first.in_channels, in_blocks, out_blocks)
+    unet_map = UNetMap(family, first.in_channels, in_blocks, _block("middle_block", middle), out_blocks)
     if any(out_blocks[unet_map.partner(down)].up is None for down in unet_map.downs):
         raise UnsupportedUNet("this UNet has a downsampler without an upsampler; HiDiffusion does not know it")
     return unet_map
@@ -94,6 +99,7 @@ def _block(name: str, block: nn.Module) -> Block:
     down = up = None
     attentions: list[str] = []
     layers: list[str] = []
+    convs: list[str] = []
     for child_name, layer in block.named_children():
         path = f"{name}.{child_name}"
         layers.append(path)
@@ -101,13 +107,21 @@ def _block(name: str, block: nn.Module) -> Block:
             down = f"{path}.op"
         elif hasattr(layer, "use_conv") and isinstance(getattr(layer, "conv", None), nn.Conv2d):
             up = f"{path}.conv"
+        elif hasattr(layer, "in_layers") and hasattr(layer, "out_layers"):
+            convs += [f"{path}.{name}" for name in _convs(layer) if name.startswith(("in_layers.", "out_layers."))]
         elif isinstance(transformers := getattr(layer, "transformer_blocks", None), nn.Module):
             attentions += [
                 f"{path}.transformer_blocks.{depth}.attn1"
                 for depth, transformer in transformers.named_children()
                 if isinstance(getattr(transformer, "attn1", None), nn.Module)
             ]
-    return Block(tuple(layers), down, up, tuple(attentions))
+    return Block(tuple(layers), down, up, tuple(convs), tuple(attentions))
+
+
+def _convs(layer: nn.Module) -> list[str]:
+    """The names of the 3x3 convolutions in a layer."""
+    modules = cast("Iterator[tuple[str, nn.Module]]", layer.named_modules())
+    return [name for name, conv in modules if isinstance(conv, nn.Conv2d) and conv.kernel_size == (3, 3)]
 
 
 def _family(unet: nn.Module, inputs: tuple[Block, ...]) -> Family:

@@ -8,12 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hidiffusion_ext.core import OptionError, Options, Passes, Preset, WindowShift
+from hidiffusion_ext.core import Method, OptionError, Options, Passes, Preset, WindowShift
 from hidiffusion_ext.core.options import SETTINGS
 
 options = st.builds(
     Options,
     enabled=st.booleans(),
+    method=st.sampled_from(Method),
     rau_net=st.booleans(),
     msw_msa=st.booleans(),
     preset=st.sampled_from(Preset),
@@ -86,8 +87,8 @@ def test_a_wrong_value_is_refused_by_name_value_and_what_is_allowed(values: dict
 
 
 def test_too_many_arguments_are_refused() -> None:
-    with pytest.raises(OptionError, match="10 arguments"):
-        Options.from_args([False] * 10)
+    with pytest.raises(OptionError, match="11 arguments"):
+        Options.from_args([False] * 11)
 
 
 @given(st.dictionaries(st.text(), st.none() | st.booleans() | st.floats() | st.text() | st.lists(st.integers())))

@@ -44,7 +44,8 @@ class SizedUNet(TinyUNet):
 
         handles = [block.register_forward_hook(remember) for block in self.input_blocks]
         handles += [block.register_forward_pre_hook(forget) for block in self.output_blocks]
-        handles += [m.conv.register_forward_pre_hook(to_next_skip) for m in self.modules() if isinstance(m, Upsample)]
+        ups = (module.conv for module in self.modules() if isinstance(module, Upsample))
+        handles += [conv.register_forward_pre_hook(to_next_skip, prepend=True) for conv in ups]
         try:
             return super().forward(x, timesteps, context, y, **kwargs)
         finally:

@@ -1,0 +1,76 @@
+"""Decides, before anything is touched, what one sampling pass gets: what holds for every method, then the method's own.
+
+The methods' numbers are in `planning_hidiffusion` and `planning_scalecrafter`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+from .options import Method, Options, Passes, Preset
+from .plan import CELL, Plan, Task, WindowSite
+from .planning_hidiffusion import add_raunet
+from .planning_scalecrafter import add_redilation
+from .unet_map import Family, UNetMap
+from .windows import Size
+
+NATIVE_SIDE = {Family.SD1: 512, Family.SD2: 512, Family.SDXL: 1024}
+"""Pixels per side a family was trained at."""
+
+NATIVE_SIDE_SD2_V = 768
+NATIVE_SIDE_TURBO = 512
+
+NATIVE_AREA_LIMIT = 1.5
+"""Pictures up to this multiple of the native area are native: 2:3 portraits such as 512x768 are made without help."""
+
+PLANNERS = {Method.HIDIFFUSION: add_raunet, Method.SCALECRAFTER: add_redilation}
+"""(options, plan so far, task) -> the plan with what the method does; its `reason` is set if that is nothing."""
+
+
+def make_plan(options: Options, unet: UNetMap, latent: Size, task: Task = Task()) -> Plan:
+    """The plan for one pass.
+
+    Args:
+        options: What the user asked for; `enabled` is not looked at.
+        unet: The UNet's sites.
+        latent: Latent (height, width) of the pass.
+        task: What else the host knows.
+    """
+    native = options.native_size or _native_side(options.preset, unet.family, task)
+    plan = Plan(unet, latent, native, window_shift=options.window_shift)
+    height, width = latent[0] * CELL, latent[1] * CELL
+
+    def nothing(reason: str) -> Plan:
+        return dataclasses.replace(plan, reason=f"nothing: {reason}")
+
+    if options.passes is (Passes.FIRST if task.hires else Passes.HIRES):
+        which = "hires" if task.hires else "first"
+        return nothing(f"this is a {which} pass, Passes is {options.passes.value}")
+    if height * width <= NATIVE_AREA_LIMIT * native * native:
+        return dataclasses.replace(
+            plan, reason=f"nothing to do at {width}x{height}: the model was made for {native}x{native}"
+        )
+    if options.preset is Preset.TURBO and unet.family is not Family.SDXL:
+        return nothing(f"the Turbo preset is for SDXL-Turbo, this model is {unet.family.value}")
+    plan = PLANNERS[options.method](options, plan, task)
+    if options.msw_msa and not plan.reason:
+        plan = dataclasses.replace(plan, windows=_windows(unet))
+    if plan.reason or plan.windows or plan.redilations or plan.strided.end or plan.pooled.end:
+        return plan
+    return nothing("everything it could do is switched off")
+
+
+def _native_side(preset: Preset, family: Family, task: Task) -> int:
+    if preset is Preset.TURBO:
+        return NATIVE_SIDE_TURBO
+    return NATIVE_SIDE_SD2_V if family is Family.SD2 and task.v_prediction else NATIVE_SIDE[family]
+
+
+def _windows(unet: UNetMap) -> tuple[WindowSite, ...]:
+    """The self-attentions of the finest level that has any, in the order they run."""
+    finest = min(unet.level(i) for i, block in enumerate(unet.inputs) if block.attentions)
+    inside = [i for i in range(len(unet.inputs)) if unet.level(i) == finest]
+    sites = [WindowSite(name, i, output=False) for i in inside for name in unet.inputs[i].attentions]
+    for index in (unet.partner(i) for i in reversed(inside)):
+        sites += [WindowSite(name, index, output=True) for name in unet.outputs[index].attentions]
+    return tuple(sites)

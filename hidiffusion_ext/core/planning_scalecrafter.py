@@ -1,0 +1,103 @@
+"""ScaleCrafter's layer tables (arXiv 2310.07702 and the official configs): which convolutions are re-dilated, how far.
+
+A convolution's factor along an axis is `1 + (r - 1) * weight`, r being the picture's side over the native side and
+the weight the layer's own. The weights below give the official factors at the official square sizes (2, 2.5 and 4
+times the native side) and every size and aspect ratio between and beyond.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+
+from .options import Options, Preset
+from .plan import CELL, Plan, Redilation, Span, Task
+from .unet_map import Family
+
+GRADED_FROM = 3
+"""From this multiple of the native side on, the layers get factors graded by level, which shrink over the steps."""
+
+THIRD = 1 / 3
+
+
+@dataclasses.dataclass(frozen=True)
+class Weights:
+    """How much of the enlargement each part of the UNet gets, by level (how often the feature map has been halved).
+
+    Attributes:
+        inputs: Residual blocks on the way down.
+        downs: Downsamplers that leave the level.
+        middle: The middle block.
+        outputs: Residual blocks and upsamplers on the way up.
+    """
+
+    inputs: dict[int, float]
+    downs: dict[int, float]
+    middle: float
+    outputs: dict[int, float]
+
+
+SD = {1: 1.0, 2: 1.0, 3: 1.0}
+SD1_GRADED = {1: THIRD, 2: 2 * THIRD, 3: 1.0}
+WEIGHTS = {
+    (Family.SD1, Preset.X2): Weights(SD, SD, 1.0, SD),
+    (Family.SD2, Preset.X2): Weights(SD, SD, 1.0, SD),
+    (Family.SDXL, Preset.X2): Weights({}, {}, 1.0, {2: 1.0}),
+    (Family.SD1, Preset.X4): Weights(SD1_GRADED, SD1_GRADED, 1.0, SD1_GRADED),
+    (Family.SD2, Preset.X4): Weights({2: 2 * THIRD, 3: 1.0}, {2: 1.0}, 1.0, {0: THIRD, 1: 2 * THIRD, 2: 1.0, 3: 1.0}),
+    (Family.SDXL, Preset.X4): Weights({2: 1.0}, {}, 1.0, {0: THIRD, 1: 2 * THIRD, 2: 1.0}),
+}
+"""Official configs: 2x and 2.5x are the same layers with one factor, 4x grades it (4, 3 and 2)."""
+
+TAU = {
+    Family.SD1: ((2.0, 30 / 50), (2.5, 35 / 50), (4.0, 35 / 50)),
+    Family.SD2: ((2.0, 20 / 50), (2.5, 30 / 50), (4.0, 37 / 50)),
+    Family.SDXL: ((2.0, 30 / 50), (2.5, 30 / 50), (4.0, 35 / 50)),
+}
+"""(enlargement, share of the steps that are re-dilated) of the official configs; between them on straight lines."""
+
+
+def add_redilation(options: Options, plan: Plan, task: Task) -> Plan:
+    """The plan with re-dilation."""
+    if options.preset is Preset.TURBO:
+        return dataclasses.replace(plan, reason="nothing: the Turbo preset belongs to HiDiffusion")
+    down, across = (max(1.0, side * CELL / plan.native) for side in plan.latent)
+    preset = options.preset
+    if preset in (Preset.AUTO, Preset.CUSTOM):
+        preset = Preset.X4 if max(down, across) >= GRADED_FROM else Preset.X2
+    shown = Preset.CUSTOM if options.preset is Preset.CUSTOM else preset
+    tau = options.t1 if options.preset is Preset.CUSTOM else _tau(plan.unet.family, max(down, across))
+    redilations = tuple(
+        Redilation(conv, (1 + (down - 1) * weight, 1 + (across - 1) * weight), Span(0, tau), preset is Preset.X4)
+        for conv, weight in _weighted_convs(plan, WEIGHTS[plan.unet.family, preset])
+    )
+    return dataclasses.replace(plan, preset=shown, redilations=redilations)
+
+
+def _tau(family: Family, enlargement: float) -> float:
+    points = TAU[family]
+    for (low, before), (high, after) in zip(points, points[1:]):
+        if enlargement <= high:
+            return before + (after - before) * max(0.0, enlargement - low) / (high - low)
+    return points[-1][1]
+
+
+def _weighted_convs(plan: Plan, weights: Weights) -> Iterator[tuple[str, float]]:
+    """The convolutions with a weight, and it, in the order they run."""
+    unet = plan.unet
+    for index, block in enumerate(unet.inputs):
+        for conv in block.convs:
+            yield from _if_any(conv, weights.inputs.get(unet.level(index)))
+        if block.down:
+            yield from _if_any(block.down, weights.downs.get(unet.level(index) - 1))
+    for conv in unet.middle.convs:
+        yield from _if_any(conv, weights.middle)
+    for index, block in enumerate(unet.outputs):
+        for conv in (*block.convs, block.up):
+            if conv:
+                yield from _if_any(conv, weights.outputs.get(unet.level(unet.partner(index))))
+
+
+def _if_any(conv: str, weight: float | None) -> Iterator[tuple[str, float]]:
+    if weight is not None:
+        yield conv, weight
