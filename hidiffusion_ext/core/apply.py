@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from . import patching, raunet, redilation, windows
+from . import dispersion, patching, raunet, redilation, windows
 from .options import WindowShift
 from .plan import Plan, Redilation, WindowSite
 from .raunet import FeatureSizes
@@ -132,17 +132,21 @@ def _redilate(stack: ExitStack, unet: nn.Module, run: Run, site: Redilation) -> 
     def factor() -> redilation.Factor | None:
         if run.sizes is None or run.step not in steps:
             return None
-        return redilation.factor_at(site.factor, run.step, len(steps), progressive=site.progressive)
+        down, across = redilation.factor_at(site.factor, run.step, len(steps), progressive=site.progressive)
+        return (down / 2, across / 2) if site.dispersed else (down, across)
 
     def enlarge(x: torch.Tensor) -> torch.Tensor:
         nonlocal size
         size = (x.shape[-2], x.shape[-1])
         current = factor()
-        return x if current is None else redilation.resize(x, redilation.input_size(size, current))
+        if current is None:
+            return x
+        x = redilation.resize(x, redilation.input_size(size, current))
+        return dispersion.dispersed_input(x) if site.dispersed else x
 
     def attributes() -> dict[str, Any]:
         current = factor()
-        return {} if current is None else redilation.dilated_attributes(current)
+        return {} if current is None else redilation.dilated_attributes(current, reach=2 if site.dispersed else 1)
 
     def bring_back(x: torch.Tensor) -> torch.Tensor:
         return x if factor() is None else redilation.resize(x, redilation.output_size(size, conv.stride))

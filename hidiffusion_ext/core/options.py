@@ -109,6 +109,11 @@ class Options:
         "MSW-MSA",
         "Faster: self-attention at the finest level looks at four moving windows instead of the whole picture.",
     )
+    dispersion: bool = _option(
+        False,
+        "Dispersed convolution",
+        "ScaleCrafter, 4x preset: gentler re-dilation in the coarsest layers; smoother large shapes.",
+    )
     preset: Preset = _option(
         Preset.AUTO,
         "Preset",

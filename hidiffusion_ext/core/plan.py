@@ -65,12 +65,14 @@ class Redilation:
         factor: How much further (down, across); 1 leaves that axis alone.
         span: When.
         progressive: Whether the factor shrinks towards 2 over the span.
+        dispersed: Whether half of the factor is made by spreading the kernel.
     """
 
     conv: str
     factor: tuple[float, float]
     span: Span
     progressive: bool
+    dispersed: bool = False
 
 
 @dataclass(frozen=True)
@@ -148,7 +150,8 @@ class Plan:
             stronger = f" (stronger until {until(pairs[0])})" if len(pairs) > 1 else ""
             parts.append(f"RAU-Net until {until(pairs[-1])}{of}{stronger}")
         if dilated := ends(*(site.span for site in self.redilations)):
-            parts.append(f"re-dilation until {until(dilated[-1])}{of}")
+            dispersed = " with dispersed convolution" if any(site.dispersed for site in self.redilations) else ""
+            parts.append(f"re-dilation{dispersed} until {until(dilated[-1])}{of}")
         if self.windows:
             parts.append("MSW-MSA" + " on resized odd feature maps" * self._odd_windows())
         return ", ".join(parts) or "nothing: the pass is too short for the chosen T1 and T2"

@@ -29,23 +29,29 @@ class Weights:
         downs: Downsamplers that leave the level.
         middle: The middle block.
         outputs: Residual blocks and upsamplers on the way up.
+        dispersed: The levels whose convolutions can be dispersed: (inputs, downs, outputs); the middle block's can.
     """
 
     inputs: dict[int, float]
     downs: dict[int, float]
     middle: float
     outputs: dict[int, float]
+    dispersed: tuple[set[int], set[int], set[int]] | None = None
 
 
+SD_DISPERSED = ({3}, {2}, {2, 3})
+SDXL_DISPERSED = ({2}, set[int](), {2})
 SD = {1: 1.0, 2: 1.0, 3: 1.0}
 SD1_GRADED = {1: THIRD, 2: 2 * THIRD, 3: 1.0}
 WEIGHTS = {
     (Family.SD1, Preset.X2): Weights(SD, SD, 1.0, SD),
     (Family.SD2, Preset.X2): Weights(SD, SD, 1.0, SD),
     (Family.SDXL, Preset.X2): Weights({}, {}, 1.0, {2: 1.0}),
-    (Family.SD1, Preset.X4): Weights(SD1_GRADED, SD1_GRADED, 1.0, SD1_GRADED),
-    (Family.SD2, Preset.X4): Weights({2: 2 * THIRD, 3: 1.0}, {2: 1.0}, 1.0, {0: THIRD, 1: 2 * THIRD, 2: 1.0, 3: 1.0}),
-    (Family.SDXL, Preset.X4): Weights({2: 1.0}, {}, 1.0, {0: THIRD, 1: 2 * THIRD, 2: 1.0}),
+    (Family.SD1, Preset.X4): Weights(SD1_GRADED, SD1_GRADED, 1.0, SD1_GRADED, SD_DISPERSED),
+    (Family.SD2, Preset.X4): Weights(
+        {2: 2 * THIRD, 3: 1.0}, {2: 1.0}, 1.0, {0: THIRD, 1: 2 * THIRD, 2: 1.0, 3: 1.0}, SD_DISPERSED
+    ),
+    (Family.SDXL, Preset.X4): Weights({2: 1.0}, {}, 1.0, {0: THIRD, 1: 2 * THIRD, 2: 1.0}, SDXL_DISPERSED),
 }
 """Official configs: 2x and 2.5x are the same layers with one factor, 4x grades it (4, 3 and 2)."""
 
@@ -68,8 +74,14 @@ def add_redilation(options: Options, plan: Plan, task: Task) -> Plan:
     shown = Preset.CUSTOM if options.preset is Preset.CUSTOM else preset
     tau = options.t1 if options.preset is Preset.CUSTOM else _tau(plan.unet.family, max(down, across))
     redilations = tuple(
-        Redilation(conv, (1 + (down - 1) * weight, 1 + (across - 1) * weight), Span(0, tau), preset is Preset.X4)
-        for conv, weight in _weighted_convs(plan, WEIGHTS[plan.unet.family, preset])
+        Redilation(
+            conv,
+            (1 + (down - 1) * weight, 1 + (across - 1) * weight),
+            Span(0, tau),
+            progressive=preset is Preset.X4,
+            dispersed=options.dispersion and dispersed,
+        )
+        for conv, weight, dispersed in _weighted_convs(plan, WEIGHTS[plan.unet.family, preset])
     )
     return dataclasses.replace(plan, preset=shown, redilations=redilations)
 
@@ -82,22 +94,19 @@ def _tau(family: Family, enlargement: float) -> float:
     return points[-1][1]
 
 
-def _weighted_convs(plan: Plan, weights: Weights) -> Iterator[tuple[str, float]]:
-    """The convolutions with a weight, and it, in the order they run."""
+def _weighted_convs(plan: Plan, weights: Weights) -> Iterator[tuple[str, float, bool]]:
+    """The convolutions with a weight, it, and whether they can be dispersed, in the order they run."""
     unet = plan.unet
+    inputs, downs, outputs = weights.dispersed or (set[int](), set[int](), set[int]())
     for index, block in enumerate(unet.inputs):
-        for conv in block.convs:
-            yield from _if_any(conv, weights.inputs.get(unet.level(index)))
-        if block.down:
-            yield from _if_any(block.down, weights.downs.get(unet.level(index) - 1))
-    for conv in unet.middle.convs:
-        yield from _if_any(conv, weights.middle)
+        level = unet.level(index)
+        if block.down and level - 1 in weights.downs:
+            yield block.down, weights.downs[level - 1], level - 1 in downs
+        if level in weights.inputs:
+            yield from ((conv, weights.inputs[level], level in inputs) for conv in block.convs)
+    yield from ((conv, weights.middle, weights.dispersed is not None) for conv in unet.middle.convs)
     for index, block in enumerate(unet.outputs):
-        for conv in (*block.convs, block.up):
-            if conv:
-                yield from _if_any(conv, weights.outputs.get(unet.level(unet.partner(index))))
-
-
-def _if_any(conv: str, weight: float | None) -> Iterator[tuple[str, float]]:
-    if weight is not None:
-        yield conv, weight
+        level = unet.level(unet.partner(index))
+        if level in weights.outputs:
+            convs = (*block.convs, *filter(None, [block.up]))
+            yield from ((conv, weights.outputs[level], level in outputs) for conv in convs)

@@ -29,16 +29,21 @@ def factor_at(factor: Factor, step: int, steps: int, *, progressive: bool) -> Fa
     return down, across
 
 
-def dilated_attributes(factor: Factor) -> dict[str, Any]:
-    """What a 3x3 convolution with dilation 1 and padding 1 becomes: dilation and padding D per axis.
+def dilated_attributes(factor: Factor, reach: int = 1) -> dict[str, Any]:
+    """What a 3x3 convolution with dilation 1 and padding 1 becomes: dilation D and padding `reach * D` per axis.
 
     The last entry is where circular ("tiling") convolutions keep their padding.
+
+    Args:
+        factor: The factor per axis.
+        reach: Cells from the kernel's centre to its edge: 1 for 3x3, 2 for a dispersed 5x5 kernel.
     """
     down, across = math.ceil(factor[0]), math.ceil(factor[1])
+    padding = (reach * down, reach * across)
     return {
         "dilation": (down, across),
-        "padding": (down, across),
-        "_reversed_padding_repeated_twice": [across, across, down, down],
+        "padding": padding,
+        "_reversed_padding_repeated_twice": [padding[1], padding[1], padding[0], padding[0]],
     }
 
 

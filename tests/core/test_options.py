@@ -17,6 +17,7 @@ options = st.builds(
     method=st.sampled_from(Method),
     rau_net=st.booleans(),
     msw_msa=st.booleans(),
+    dispersion=st.booleans(),
     preset=st.sampled_from(Preset),
     t1=st.floats(0, 1),
     t2=st.floats(0, 1),
@@ -87,8 +88,8 @@ def test_a_wrong_value_is_refused_by_name_value_and_what_is_allowed(values: dict
 
 
 def test_too_many_arguments_are_refused() -> None:
-    with pytest.raises(OptionError, match="11 arguments"):
-        Options.from_args([False] * 11)
+    with pytest.raises(OptionError, match="12 arguments"):
+        Options.from_args([False] * 12)
 
 
 @given(st.dictionaries(st.text(), st.none() | st.booleans() | st.floats() | st.text() | st.lists(st.integers())))

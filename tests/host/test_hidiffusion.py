@@ -113,6 +113,9 @@ def test_scalecrafter(host: Host) -> None:
     assert said(info)["HiDiffusion"] == "re-dilation until 60%"
     assert said(info)["HiDiffusion Method"] == "ScaleCrafter"
     assert not same(images, host.txt2img(steps=3, **size)[0])
+    dispersed, info = host.txt2img({**options, "preset": "4x", "dispersion": True}, steps=3, **size)
+    assert said(info)["HiDiffusion"] == "re-dilation with dispersed convolution until 60%"
+    assert not same(images, dispersed)
     hires = {"enable_hr": True, "hr_scale": 2, "hr_upscaler": "Latent", "denoising_strength": 0.7}
     _, info = host.txt2img(options, **host.size(384, 384), **hires)
     assert said(info)["HiDiffusion hires"].startswith("re-dilation")
@@ -184,7 +187,18 @@ def test_an_error_while_sampling_leaves_nothing(host: Host, what: str, at: int) 
 
 def test_positional_and_mapping_arguments_mean_the_same(host: Host) -> None:
     size = host.size(768, 768)
-    positional = [True, "HiDiffusion", True, False, "Custom", 0.5, 0.0, "Both", host.native if host.scale < 1 else 0]
+    positional = [
+        True,
+        "HiDiffusion",
+        True,
+        False,
+        False,
+        "Custom",
+        0.5,
+        0.0,
+        "Both",
+        host.native if host.scale < 1 else 0,
+    ]
     by_position, _ = host.txt2img(positional, **size)
     by_name, info = host.txt2img({"enabled": True, "msw_msa": False, "t1": 0.5}, **size)
     assert same(by_position, by_name)
@@ -199,7 +213,7 @@ def test_positional_and_mapping_arguments_mean_the_same(host: Host) -> None:
         ([{"enabled": True, "t1": 1.5}], ["t1", "1.5", "0 to 1"]),
         ([{"enabled": True, "preset": "8x"}], ["preset", "'8x'", "Auto"]),
         ([{"enabled": "yes"}], ["enabled", "'yes'", "true or false"]),
-        ([True, "HiDiffusion", True, True, None], ["preset", "None"]),
+        ([True, "HiDiffusion", True, True, False, None], ["preset", "None"]),
         (["on"], ["enabled", "'on'"]),
     ],
 )
