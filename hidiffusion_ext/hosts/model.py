@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,8 +32,11 @@ def find_model(p: Any) -> Model:
     """The model a processing job samples with, on A1111 and the Forge family.
 
     Raises:
-        NoUNet: if there is none where these hosts keep it.
+        NoUNet: if there is none where these hosts keep it, or if another program computes in its place.
     """
+    substitute = getattr(sys.modules.get("modules.sd_unet"), "current_unet", None)
+    if substitute is not None:
+        raise NoUNet(f"{type(substitute).__name__} computes in place of the model's UNet, which cannot be changed then")
     sd_model = p.sd_model
     forge = getattr(sd_model, "forge_objects", None)
     wrapper = sd_model if forge is None else forge.unet
