@@ -6,6 +6,8 @@ three quarters of a window. Pure functions; a size is (height, width) in latent 
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import torch
 import torch.nn.functional as F
 from einops import rearrange
@@ -46,18 +48,31 @@ def window_partition(x: torch.Tensor, size: Size, shift: Size) -> torch.Tensor:
 
     An odd side is first resized to even (bicubic), as in the official code.
     """
-    x = _resize(x, size, even_size(size))
-    height, _ = even_size(size)
-    x = rearrange(x, "b (h w) c -> b h w c", h=height).roll((-shift[0], -shift[1]), (1, 2))
-    return rearrange(x, "b (ny h) (nx w) c -> (b ny nx) (h w) c", ny=2, nx=2)
+    even = even_size(size)
+    x = _resize(x, size, even)
+    order, _ = _orders(even, shift, x.device)
+    return x.index_select(1, order).reshape(4 * len(x), -1, x.shape[-1])
 
 
 def window_reverse(windows: torch.Tensor, size: Size, shift: Size) -> torch.Tensor:
     """Puts windows back: [4*B, h*w, C] -> [B, H*W, C]; undoes `window_partition` exactly where both sides are even."""
-    height, width = even_size(size)
-    x = rearrange(windows, "(b ny nx) (h w) c -> b (ny h) (nx w) c", ny=2, nx=2, h=height // 2)
-    x = x.roll(shift, (1, 2)).flatten(1, 2)
-    return _resize(x, (height, width), size)
+    even = even_size(size)
+    _, inverse = _orders(even, shift, windows.device)
+    x = windows.reshape(len(windows) // 4, -1, windows.shape[-1]).index_select(1, inverse)
+    return _resize(x, even, size)
+
+
+@lru_cache(maxsize=64)
+def _orders(size: Size, shift: Size, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """The order of an even map's tokens in its rolled windows, and the order that puts them back: [H*W] each.
+
+    One indexed copy cuts and rolls at once, in about a third of the time of rolling and then cutting.
+    """
+    with torch.inference_mode(mode=False):  # the tables outlive the pass that asks for them first
+        tokens = torch.arange(size[0] * size[1], device=device).view(size)
+        rolled = tokens.roll((-shift[0], -shift[1]), (0, 1))
+        order = rearrange(rolled, "(ny h) (nx w) -> (ny nx h w)", ny=2, nx=2)
+        return order, order.argsort()
 
 
 def _resize(x: torch.Tensor, source: Size, target: Size) -> torch.Tensor:
