@@ -164,6 +164,16 @@ def test_unequal_prompts_that_split_the_batch_change_nothing(host: Host) -> None
     assert same(images, host.txt2img(ON, **request)[0])
 
 
+def test_the_cells_of_an_xyz_plot_are_the_pictures_of_single_jobs(host: Host) -> None:
+    size = host.size(768, 768)
+    seeds, nothing = [1, "3,4", []], [0, "", []]
+    arguments = [*seeds, *nothing, *nothing, False, True, False, False, False, False, False, 0, True]
+    plot, _ = host.txt2img(ON, script_name="X/Y/Z plot", script_args=arguments, **size)
+    for seed in (3, 4):
+        (single,), _ = host.txt2img(ON, seed=seed, **size)
+        assert any(np.array_equal(single, image) for image in plot)
+
+
 def test_an_interrupt_leaves_nothing(host: Host) -> None:
     expected, _ = host.txt2img()
     images, _ = host.txt2img(ON, probe=[{"interrupt": 1}], steps=6, **host.size(768, 768))
