@@ -60,17 +60,18 @@ def pass_timesteps(sampler: Any, arguments: dict[str, Any]) -> list[float]:
 
     Args:
         sampler: The job's sampler; its `model_wrap` turns noise levels (sigmas) into timesteps.
-        arguments: What the sampling function is called with: falling `sigmas` (k-diffusion, the last one 0),
-            rising `timesteps` (DDIM and its kin, which evaluate all but the first), or only the ends
+        arguments: What the sampling function is called with: falling `sigmas` (k-diffusion, which evaluates all but
+            the last), rising `timesteps` (DDIM and its kin, which evaluate all but the first), or only the ends
             `sigma_min` and `sigma_max` (DPM fast and adaptive, which step evenly in the logarithm of sigma).
     """
     if "timesteps" in arguments:
         return [float(t) for t in arguments["timesteps"].flip(0)[:-1]]
     sigmas = arguments.get("sigmas", arguments.get("sigma_sched"))
-    if sigmas is None:
+    if sigmas is not None:
+        sigmas = sigmas[:-1]
+    else:
         steps = arguments.get("n") or sampler.model_wrap_cfg.total_steps
         first, last = (math.log(float(arguments[end])) for end in ("sigma_max", "sigma_min"))
         sigmas = torch.linspace(first, last, int(steps)).exp()
-    sigmas = sigmas[sigmas > 0]
     known = sampler.model_wrap.sigmas
     return [float(t) for t in sampler.model_wrap.sigma_to_t(sigmas.to(known))]

@@ -173,7 +173,7 @@ def test_the_share_of_a_pass_ends_where_counting_its_steps_ends_it(
         first = run.evaluations[0][0]
         assert first == pytest.approx(run.schedule[0], abs=0.5)
         if sampler != "Restart":
-            assert abs(len(run.schedule) - run.finished) <= 1
+            assert len(run.schedule) == run.finished
             for share in (0.2, 0.4, 0.7):
                 last, expected = run.last_active(share)
                 assert abs(last - expected) <= (sampler in SECOND_ORDER)
