@@ -97,7 +97,7 @@ class Options:
     method: Method = _option(
         Method.HIDIFFUSION,
         "Method",
-        "HiDiffusion is faster; ScaleCrafter keeps the full resolution at every step, and is slower than no method.",
+        "HiDiffusion is faster; ScaleCrafter keeps the full resolution at every step and takes the time of no method.",
     )
     rau_net: bool = _option(
         True,
