@@ -134,7 +134,10 @@ class Plan:
         return any(side % 2 for at in sizes for site in self.windows for side in self.window_size(site, at))
 
     def describe(self, steps: int | None = None) -> str:
-        """What is active, in words: as shares of the pass, or in steps if their number is known."""
+        """What is active, in words: as shares of the pass, or in steps if their number is known.
+
+        Empty if the plan is active and yet nothing would happen in that few steps.
+        """
         if not self.active:
             return self.reason
 
@@ -154,4 +157,4 @@ class Plan:
             parts.append(f"re-dilation{dispersed} until {until(dilated[-1])}{of}")
         if self.windows:
             parts.append("MSW-MSA" + " on resized odd feature maps" * self._odd_windows())
-        return ", ".join(parts) or "nothing: the pass is too short for the chosen T1 and T2"
+        return ", ".join(parts)

@@ -1,9 +1,9 @@
 """What a picture's infotext says about HiDiffusion, and how a pasted infotext sets the panel.
 
-    HiDiffusion: "RAU-Net until 40%, MSW-MSA"     what was active in the first (or only) pass
-    HiDiffusion hires: ...                        what was active in the hires pass
-    HiDiffusion refused: ...                      why nothing could be done
-    HiDiffusion T1: 0.5                           every setting that was not at its default
+    HiDiffusion: "RAU-Net until step 8 of 20, MSW-MSA"     what was active in the first (or only) pass
+    HiDiffusion hires: ...                                 what was active in the hires pass
+    HiDiffusion refused: ...                               why nothing could be done
+    HiDiffusion T1: 0.5                                    every setting that was not at its default
 
 Nothing is written when nothing was active.
 """

@@ -65,7 +65,13 @@ class HiDiffusionScript(scripts.Script):
 
         def open_context(timesteps: list[float]) -> AbstractContextManager[None]:
             schedule = Schedule(timesteps)
-            logger.info("%s, preset %s: %s", about, plan.preset.value, plan.describe(schedule.steps))
+            active = plan.describe(schedule.steps)
+            if active:
+                infotext.write_active(p.extra_generation_params, options, active, hires=hires)
+            else:
+                infotext.clear(p.extra_generation_params, hires=hires)
+                active = f"nothing: {schedule.steps} steps are too few for these thresholds"
+            logger.info("%s, preset %s: %s", about, plan.preset.value, active)
             generator = torch.Generator().manual_seed(int(p.seeds[0]))
             return hidiffusion(model.unet, plan, Run(schedule, generator))
 

@@ -100,7 +100,7 @@ def test_large_pictures_are_changed_and_say_so(host: Host, width: int, height: i
     size = host.size(width, height)
     images, info = host.txt2img(ON, steps=3, **size)
     assert images[0].shape == (size["height"], size["width"], 3)
-    assert said(info)["HiDiffusion"] == "RAU-Net until 40%, MSW-MSA"
+    assert said(info)["HiDiffusion"] == "RAU-Net until step 1 of 3, MSW-MSA"
     assert "HiDiffusion: " in info["infotexts"][0]
     assert not same(images, host.txt2img(steps=3, **size)[0])
     assert same(images, host.txt2img(ON, steps=3, **size)[0])
@@ -110,15 +110,22 @@ def test_scalecrafter(host: Host) -> None:
     size = host.size(1024, 768)
     options = {**ON, "method": "ScaleCrafter", "msw_msa": False}
     images, info = host.txt2img(options, steps=3, **size)
-    assert said(info)["HiDiffusion"] == "re-dilation until 60%"
+    assert said(info)["HiDiffusion"] == "re-dilation until step 1 of 3"
     assert said(info)["HiDiffusion Method"] == "ScaleCrafter"
     assert not same(images, host.txt2img(steps=3, **size)[0])
     dispersed, info = host.txt2img({**options, "preset": "4x", "dispersion": True}, steps=3, **size)
-    assert said(info)["HiDiffusion"] == "re-dilation with dispersed convolution until 60%"
+    assert said(info)["HiDiffusion"] == "re-dilation with dispersed convolution until step 1 of 3"
     assert not same(images, dispersed)
     hires = {"enable_hr": True, "hr_scale": 2, "hr_upscaler": "Latent", "denoising_strength": 0.7}
     _, info = host.txt2img(options, **host.size(384, 384), **hires)
     assert said(info)["HiDiffusion hires"].startswith("re-dilation")
+
+
+def test_a_pass_too_short_for_anything_is_left_alone(host: Host) -> None:
+    size = host.size(768, 768)
+    images, info = host.txt2img({**ON, "msw_msa": False, "t1": 0.1}, steps=2, **size)
+    assert said(info) == {}
+    assert same(images, host.txt2img(steps=2, **size)[0])
 
 
 @pytest.mark.parametrize(("sampler", "scheduler"), SAMPLERS)
@@ -133,7 +140,8 @@ def test_samplers(host: Host, sampler: str, scheduler: str) -> None:
 def test_img2img_uses_the_steps_it_really_runs(host: Host, strength: float) -> None:
     request = {"denoising_strength": strength, "steps": 8, **host.size(768, 768)}
     only_raunet, info = host.img2img({**ON, "msw_msa": False, "t1": 0.5}, **request)
-    assert said(info)["HiDiffusion"] == "RAU-Net until 50%"
+    run = {0.2: 2, 0.55: 5, 1.0: 8}[strength]
+    assert said(info)["HiDiffusion"] == f"RAU-Net until step {run // 2} of {run}"
     assert not same(only_raunet, host.img2img(**request)[0])
 
 
@@ -278,14 +286,14 @@ def test_an_sdxl_model(host: Host) -> None:
         **host.size(512, 640),
     }
     images, info = host.txt2img({"enabled": True, "native_size": host.native // 2}, **request)
-    assert said(info)["HiDiffusion"].startswith("RAU-Net until 40% (stronger until 16%), MSW-MSA")
+    assert said(info)["HiDiffusion"].startswith("RAU-Net until step 4 of 10 (stronger until step 1), MSW-MSA")
     assert not same(images, host.txt2img(**request)[0])
 
 
 def test_a_lora_in_the_prompt(host: Host) -> None:
     if "tiny-lora" not in host.webui.loras():
         pytest.skip("this host has no Lora")
-    size = host.size(768, 768)
+    size = {**host.size(768, 768), "steps": 3}
     plain, _ = host.txt2img(ON, **size)
     with_lora, info = host.txt2img(ON, prompt="a cat <lora:tiny-lora:1>", **size)
     assert said(info)["HiDiffusion"].startswith("RAU-Net")
