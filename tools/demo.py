@@ -15,12 +15,12 @@ from pathlib import Path
 
 import torch
 from ldm.modules.diffusionmodules.openaimodel import UNetModel
-from PIL import Image
 from torch import nn
 from tqdm import tqdm
 
 from fused_attention import use_fused_attention
 from hidiffusion_ext.core import Options, Run, Schedule, hidiffusion, make_plan, map_unet
+from picture_grid import save_grid
 
 NATIVE = 256
 CONTEXT = 64
@@ -68,12 +68,11 @@ def sample(unet: UNetModel, latent: tuple[int, int], timesteps: list[float], see
     return x
 
 
-def save(x: torch.Tensor, path: Path) -> None:
-    """Writes the first three latent channels as a picture of 8 pixels per cell."""
-    picture = x[0, :3] - x[0, :3].mean((1, 2), keepdim=True)
-    picture = (128 + 48 * picture / picture.std()).clamp(0, 255).byte().permute(1, 2, 0)
-    image = Image.fromarray(picture.numpy())
-    image.resize((image.width * 8, image.height * 8), Image.Resampling.BICUBIC).save(path)
+def as_picture(x: torch.Tensor) -> torch.Tensor:
+    """The first three latent channels as a picture of 8 pixels per cell: [1, 4, h, w] -> [1, 3, 8h, 8w], 0 to 1."""
+    picture = x[:, :3] - x[:, :3].mean((2, 3), keepdim=True)
+    picture = (0.5 + 0.19 * picture / picture.std()).clamp(0, 1)
+    return nn.functional.interpolate(picture, scale_factor=8, mode="bicubic").clamp(0, 1)
 
 
 def main() -> None:
@@ -89,22 +88,24 @@ def main() -> None:
     latent = (arguments.size // 8, arguments.size // 8)
     plan = make_plan(Options(native_size=NATIVE), map_unet(unet), latent)
     timesteps = ddim_schedule(arguments.steps)
-    contexts = {"direct": nullcontext(), "hidiffusion": hidiffusion(unet, plan, Run(Schedule(timesteps)))}
+    contexts = {"direct": nullcontext(), "HiDiffusion": hidiffusion(unet, plan, Run(Schedule(timesteps)))}
     report: dict[str, object] = {"size": arguments.size, "active": plan.describe(arguments.steps)}
     seconds: dict[str, float] = {}
+    rows: dict[str, torch.Tensor] = {}
     with torch.inference_mode():
         for name, context in contexts.items():
             with context:
                 started = time.perf_counter()
                 x = sample(unet, latent, timesteps, arguments.seed, f"{name:>11}")
                 seconds[name] = time.perf_counter() - started
-            save(x, arguments.out / f"{name}.png")
+            rows[f"{name}, {seconds[name]:.1f} s"] = as_picture(x)
+    save_grid(arguments.out / "demo.png", rows, columns=[f"{arguments.size}x{arguments.size}"])
     report["seconds"] = {name: round(value, 2) for name, value in seconds.items()}
-    report["speedup"] = round(seconds["direct"] / seconds["hidiffusion"], 2)
+    report["speedup"] = round(seconds["direct"] / seconds["HiDiffusion"], 2)
     (arguments.out / "demo.json").write_text(json.dumps(report, indent=2))
     print(f"\nActive: {report['active']}")
-    print(f"Direct {seconds['direct']:.1f} s, HiDiffusion {seconds['hidiffusion']:.1f} s: {report['speedup']}x")
-    print(f"Pictures: {arguments.out.resolve()}")
+    print(f"Direct {seconds['direct']:.1f} s, HiDiffusion {seconds['HiDiffusion']:.1f} s: {report['speedup']}x")
+    print(f"Pictures: {(arguments.out / 'demo.png').resolve()}")
 
 
 if __name__ == "__main__":

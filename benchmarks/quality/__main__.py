@@ -1,0 +1,119 @@
+"""Command line of the quality benchmark; benchmarks/README.md explains it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+from fnmatch import fnmatch
+from itertools import groupby
+from pathlib import Path
+
+import torch
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "tools"))  # demo_model is a module of its own there
+
+from .cells import NATIVE_ROW, Cell, Store, all_cells  # noqa: E402
+from .classifier import load_classifier  # noqa: E402
+from .measures import Measures, Row  # noqa: E402
+from .running import fill_cells  # noqa: E402
+
+RESULTS = ROOT / "benchmarks" / "results"
+DOCUMENT = ROOT / "docs" / "quality.md"
+SHEETS = ROOT / "docs" / "quality"
+
+
+def main() -> None:
+    """Parses the arguments and runs one command."""
+    arguments = _parser().parse_args()
+    torch.set_num_threads(1)
+    cells = [cell for cell in all_cells() if any(fnmatch(cell.name, pattern) for pattern in arguments.cells)]
+    if arguments.command == "list":
+        print("\n".join(cell.name for cell in cells))
+    elif arguments.command == "prepare":
+        from tools.train_demo_model.data import load_glyphs
+
+        from .preparing import prepare
+
+        prepare(load_glyphs(), RESULTS)
+    else:
+        _run(arguments, cells)
+
+
+def _run(arguments: argparse.Namespace, cells: list[Cell]) -> None:
+    """Samples what is missing, then measures and reports everything that is there."""
+    from .demo_sampler import DemoSampler
+
+    sampler = DemoSampler(arguments.steps, arguments.guidance, arguments.precision == "bf16")
+    store = Store(sampler.folder(arguments.out))
+    if arguments.command == "run" and not fill_cells(sampler, store, cells, arguments.images, arguments.minutes):
+        print("The time is up; the same command goes on from here.")
+    _report(arguments, store, list(sampler.captions))
+
+
+def _report(arguments: argparse.Namespace, store: Store, captions: list[str]) -> None:
+    from . import report
+    from .preparing import load_native_counts
+
+    measures = Measures(store, load_classifier(), captions, load_native_counts())
+    rows = measures.rows(all_cells(), arguments.images)
+    if not rows:
+        print("Too few pictures yet for any figure.")
+        return
+    report.write_rows(rows, RESULTS / "quality.json")
+    report.plot(rows, SHEETS / "quality.png")
+    sheets = _sheets(store, rows, captions)
+    settings = (
+        f"Made by `python -m benchmarks.quality --images {arguments.images} --steps {arguments.steps} "
+        f"--guidance {arguments.guidance:g} --precision {arguments.precision}`; pictures in `{store.folder.name}`, "
+        "seeds 1000 + number of the picture, of the native reference 500000 + number; n is stated per row."
+    )
+    metrics = report.metrics_text(json.loads((RESULTS / "metrics.json").read_text(encoding="utf-8")))
+    pictures = ["![figures](quality/quality.png)", *(f"![{sheet.stem}](quality/{sheet.name})" for sheet in sheets)]
+    report.insert_figures(DOCUMENT, "\n\n".join([settings, report.table(rows), *pictures, metrics]))
+    print(report.table(rows))
+
+
+def _sheets(store: Store, rows: list[Row], captions: list[str]) -> list[Path]:
+    """One sheet of pictures per size, with the same prompts' native pictures on top."""
+    from .report import picture_sheet
+
+    native, paths = Cell(NATIVE_ROW, 128, 128), []
+    large = sorted((row for row in rows if row.method != NATIVE_ROW), key=_size)
+    for (height, width), group in groupby(large, _size):
+        path = SHEETS / f"pictures-{height}x{width}.png"
+        picture_sheet(store, [native, *(Cell(row.method, height, width) for row in group)], captions, path)
+        paths.append(path)
+    return paths
+
+
+def _size(row: Row) -> tuple[int, int]:
+    return row.height, row.width
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.quality", description=__doc__)
+    parser.add_argument(
+        "command",
+        nargs="?",
+        default="run",
+        choices=["run", "report", "list", "prepare"],
+        help="run: sample what is missing and report (default); report: report only; list: show the cells; "
+        "prepare: train the classifier, count native objects, test the counter (needs the font)",
+    )
+    parser.add_argument(
+        "--cells", nargs="+", default=["*"], metavar="PATTERN", help="only these cells, such as '*-256x256'"
+    )
+    parser.add_argument("--images", type=int, default=200, help="pictures per cell (default 200)")
+    parser.add_argument("--minutes", type=float, default=math.inf, help="stop sampling after this time")
+    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--guidance", type=float, default=4.0)
+    parser.add_argument("--precision", choices=["bf16", "fp32"], default="bf16")
+    parser.add_argument("--out", type=Path, default=ROOT / "out" / "quality", help="folder that keeps the pictures")
+    return parser
+
+
+if __name__ == "__main__":
+    main()

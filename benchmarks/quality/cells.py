@@ -1,0 +1,117 @@
+"""The cells of the benchmark (one method at one size), and the pictures they hold on disk."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+NATIVE_ROW = "native"
+REFERENCE_ROW = "native reference"
+FIRST_SEED = {REFERENCE_ROW: 500_000}
+"""Picture i of a cell has seed 1000 + i; the reference, which all cells are compared with, other seeds."""
+
+USUAL_FIRST_SEED = 1000
+ORDER_SEED = 7
+
+SQUARE_2X, SQUARE_4X = (256, 256), (512, 512)
+TALL, WIDE, VERY_TALL = (384, 192), (192, 384), (384, 128)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One method at one size in pixels."""
+
+    method: str
+    height: int
+    width: int
+
+    @property
+    def name(self) -> str:
+        """For folders and the command line."""
+        return f"{re.sub('[^a-z0-9.]+', '-', self.method.lower())}-{self.height}x{self.width}"
+
+    def seed(self, index: int) -> int:
+        return FIRST_SEED.get(self.method, USUAL_FIRST_SEED) + index
+
+
+def all_cells() -> list[Cell]:
+    """Every cell, most important first: a budget of time works through the list in this order."""
+    by_size: list[tuple[tuple[int, int], list[str]]] = [
+        ((128, 128), [REFERENCE_ROW, NATIVE_ROW]),
+        (SQUARE_2X, ["direct", "HiDiffusion", "RAU-Net only", "MSW-MSA only", "Deep Shrink"]),
+        (SQUARE_2X, ["HiDiffusion T1 0.2", "HiDiffusion T1 0.6", "HiDiffusion T1 0.8", "HiDiffusion T1 0.7 T2 0.3"]),
+        *((size, ["direct", "HiDiffusion", "Deep Shrink"]) for size in (TALL, WIDE, VERY_TALL)),
+        (
+            SQUARE_2X,
+            ["HiDiffusion, random shift", "HiDiffusion, independent shifts", "HiDiffusion, low-discrepancy shift"],
+        ),
+        (SQUARE_4X, ["direct", "HiDiffusion", "HiDiffusion T1 0.4", "HiDiffusion T1 0.4 T2 0.2"]),
+        (SQUARE_4X, ["RAU-Net only", "MSW-MSA only", "Deep Shrink"]),
+    ]
+    return [Cell(method, *size) for size, methods in by_size for method in methods]
+
+
+def prompt_number(index: int, prompts: int) -> int:
+    """The number of picture `index`'s prompt: all prompts in a fixed shuffled order, again and again.
+
+    So the first pictures of a cell are a fair sample of the prompts, whatever their number.
+    """
+    return int(np.random.default_rng(ORDER_SEED).permutation(prompts)[index % prompts])
+
+
+class Store:
+    """Pictures of cells as PNG files, each with the seconds it took in its header."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def missing(self, cell: Cell, count: int) -> list[int]:
+        """The pictures out of the first `count` that are not there yet."""
+        return [index for index in range(count) if not self._path(cell, index).exists()]
+
+    def complete(self, cell: Cell) -> int:
+        """How many pictures are there without a gap."""
+        count = 0
+        while self._path(cell, count).exists():
+            count += 1
+        return count
+
+    def write(self, cell: Cell, index: int, picture: np.ndarray, seconds: float) -> None:
+        """Keeps a uint8 picture `[H, W, 3]`; an interruption leaves the whole file or none."""
+        path = self._path(cell, index)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        header = PngInfo()
+        header.add_text("seconds", f"{seconds:.4f}")
+        temporary = path.with_suffix(".tmp")
+        Image.fromarray(picture).save(temporary, "PNG", pnginfo=header)
+        temporary.replace(path)
+
+    def read(self, cell: Cell, index: int) -> tuple[np.ndarray, float]:
+        """A picture `[H, W, 3]` and the seconds it took."""
+        with Image.open(self._path(cell, index)) as image:
+            return np.asarray(image.convert("RGB")), float(image.info["seconds"])
+
+    def _path(self, cell: Cell, index: int) -> Path:
+        return self.folder / cell.name / f"{index:05}.png"
+
+
+class Sampler(Protocol):
+    """What makes the pictures of a cell."""
+
+    captions: Sequence[str]
+
+    def open(self, cell: Cell, seed: int) -> AbstractContextManager[None]:
+        """Patches the model for the cell's method; the seed is for methods that draw."""
+        ...
+
+    def sample(self, prompts: Sequence[str], seeds: Sequence[int], size: tuple[int, int]) -> np.ndarray:
+        """uint8 pictures `[n, H, W, 3]` at (height, width)."""
+        ...

@@ -1,0 +1,42 @@
+"""Distances between two sets of feature vectors."""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def frechet_distance(a: np.ndarray, b: np.ndarray) -> float:
+    """FID's distance of two sets of features `[n, d]`, `[m, d]`.
+
+    |m1 - m2|^2 + Tr(C1 + C2 - 2 (C1 C2)^(1/2)), the means and covariances of the sets (Heusel et al. 2017, arXiv
+    1706.08500, equation 6). Biased upwards for small sets: compare only values of equal n.
+    """
+    return gaussian_distance(a.mean(0), np.cov(a, rowvar=False), b.mean(0), np.cov(b, rowvar=False))
+
+
+def gaussian_distance(mean1: np.ndarray, cov1: np.ndarray, mean2: np.ndarray, cov2: np.ndarray) -> float:
+    """Squared Frechet (2-Wasserstein) distance of two normal distributions; means `[d]`, covariances `[d, d]`.
+
+    The trace of (C1 C2)^(1/2) is that of (C1^(1/2) C2 C1^(1/2))^(1/2), which is symmetric.
+    """
+    values, vectors = np.linalg.eigh(cov1)
+    root = (vectors * np.sqrt(values.clip(0))) @ vectors.T
+    cross = np.sqrt(np.linalg.eigvalsh(root @ cov2 @ root).clip(0)).sum()
+    return float(((mean1 - mean2) ** 2).sum() + np.trace(cov1) + np.trace(cov2) - 2 * cross)
+
+
+def kernel_distance(a: np.ndarray, b: np.ndarray) -> float:
+    """KID of two sets of features `[n, d]` whose i-th entries belong to the same prompt.
+
+    The squared maximum mean discrepancy with the kernel (x.y / d + 1)^3 (Binkowski et al. 2018, arXiv 1801.01401,
+    section 4) in its one-sample U-statistic (Gretton et al. 2012, lemma 6): pairs i, i are left out between the sets as
+    they are within them, or sets that share their prompts would seem closer to each other than to themselves.
+    Unbiased, so it can be below zero for equal distributions.
+    """
+    n = len(a)
+
+    def mean(x: np.ndarray, y: np.ndarray) -> float:
+        kernel = (x @ y.T / x.shape[1] + 1) ** 3
+        return float(kernel.sum() - np.trace(kernel)) / (n * (n - 1))
+
+    return mean(a, a) + mean(b, b) - 2 * mean(a, b)

@@ -1,0 +1,125 @@
+"""From the pictures of a cell to its row of figures."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from tqdm import tqdm
+
+from .background import extended, find_background
+from .cells import NATIVE_ROW, REFERENCE_ROW, Cell, Store, prompt_number
+from .classifier import Classifier, look
+from .distances import frechet_distance, kernel_distance
+from .objects import count_objects
+from .seams import Steps, measure_steps
+
+FEWEST = 20
+"""Cells with fewer pictures get no row."""
+
+PLACE_SEED = 3
+
+
+@dataclass(frozen=True)
+class Row:
+    """The figures of one cell.
+
+    Attributes:
+        method, height, width: The cell; the method "native" is the floor of every distance.
+        n: How many pictures; the distances are to as many native pictures of the same prompts, other seeds.
+        objects_mean: Objects per picture.
+        extra_object_rate: Share of pictures with more objects than pictures of the caption have.
+        fid_b, kid_b: Distances to the native pictures in the classifier's features.
+        accuracy: Share of pictures that the classifier gives the prompt's caption.
+        seconds_per_image: CPU seconds of one thread.
+        seam: Colour steps at window borders over steps elsewhere, on flat background; None without such background.
+        unevenness: Mean colour step between neighbouring latent cells of flat background, in 1/255: what window borders
+            do to the background wherever they fall.
+    """
+
+    method: str
+    height: int
+    width: int
+    n: int
+    objects_mean: float
+    extra_object_rate: float
+    fid_b: float
+    kid_b: float
+    accuracy: float
+    seconds_per_image: float
+    seam: float | None
+    unevenness: float | None
+
+
+class Measures:
+    """Measures cells of one store.
+
+    Args:
+        store: The pictures.
+        classifier: Trained on the captions, in their order.
+        captions: What the prompts are.
+        native_counts: Objects in real pictures, per caption.
+    """
+
+    def __init__(
+        self, store: Store, classifier: Classifier, captions: Sequence[str], native_counts: dict[str, int]
+    ) -> None:
+        self.store, self.classifier = store, classifier
+        self.captions, self.native_counts = captions, native_counts
+        reference = Cell(REFERENCE_ROW, 128, 128)
+        self._native = [store.read(reference, index)[0] for index in range(store.complete(reference))]
+        self._references: dict[float, np.ndarray] = {}
+
+    def reference(self, aspect: float) -> np.ndarray:
+        """The native reference's features [n, FEATURES], its pictures extended to that height over width.
+
+        The classifier sees the short side of a long picture smaller; so does it then in the reference.
+        """
+        if aspect not in self._references:
+            places = np.random.default_rng(PLACE_SEED).random(len(self._native))
+            pictures = [extended(picture, aspect, place) for picture, place in zip(self._native, places)]
+            self._references[aspect] = look(self.classifier, pictures)[0]
+        return self._references[aspect]
+
+    def row(self, cell: Cell, most: int) -> Row | None:
+        """The row of a cell, of at most `most` pictures; None if there are too few of it or of the reference."""
+        n = min(most, self.store.complete(cell), len(self._native))
+        if n < FEWEST:
+            return None
+        pictures, seconds = zip(*(self.store.read(cell, index) for index in range(n)))
+        prompts = [prompt_number(index, len(self.captions)) for index in range(n)]
+        counts: list[int] = []
+        steps = Steps()
+        for picture in tqdm(pictures, desc=f"measuring {cell.name}", leave=False, mininterval=2):
+            background = find_background(picture)
+            counts.append(count_objects(background))
+            steps += measure_steps(picture, background)
+        features, found = look(self.classifier, list(pictures))
+        reference = self.reference(cell.height / cell.width)[:n]
+        expected = [self.native_counts[self.captions[prompt]] for prompt in prompts]
+        return Row(
+            cell.method,
+            cell.height,
+            cell.width,
+            n,
+            objects_mean=round(float(np.mean(counts)), 4),
+            extra_object_rate=round(float(np.mean(np.array(counts) > expected)), 4),
+            fid_b=round(frechet_distance(features, reference), 4),
+            kid_b=round(kernel_distance(features, reference), 5),
+            accuracy=round(float(np.mean(found == prompts)), 4),
+            seconds_per_image=round(float(np.mean(seconds)), 3),
+            seam=None if math.isnan(steps.ratio) else round(steps.ratio, 4),
+            unevenness=None if math.isnan(steps.mean) else round(255 * steps.mean, 3),
+        )
+
+    def rows(self, cells: Sequence[Cell], most: int) -> list[Row]:
+        """The rows of all cells that have enough pictures, the reference itself left out."""
+        measured = [self.row(cell, most) for cell in cells if cell.method != REFERENCE_ROW]
+        return [row for row in measured if row is not None]
+
+
+def floor_of(rows: Sequence[Row]) -> Row | None:
+    """The row of native pictures against other native pictures."""
+    return next((row for row in rows if row.method == NATIVE_ROW), None)

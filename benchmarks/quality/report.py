@@ -1,0 +1,156 @@
+"""Writes the figures for people: a table, a plot and sheets of pictures under docs/, the rows as json."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+from PIL import Image, ImageDraw, ImageFont
+
+from .cells import Cell, Store, prompt_number
+from .measures import Row, floor_of
+
+mpl.use("Agg")
+from matplotlib import pyplot as plt  # the backend comes first
+
+START, END = "<!-- figures: written by python -m benchmarks.quality -->", "<!-- end of figures -->"
+COLUMNS = 8
+THUMBNAIL = 144
+"""Longer side in pixels of a picture on a sheet."""
+
+LABEL_WIDTH = 230
+HEADINGS = [
+    "size (HxW)",
+    "method",
+    "n",
+    "objects",
+    "extra objects",
+    "FID_b",
+    "KID_b",
+    "accuracy",
+    "seconds",
+    "seam",
+    "uneven",
+]
+PANELS = [("extra_object_rate", "extra objects (share of pictures)"), ("kid_b", "KID_b"), ("accuracy", "accuracy")]
+
+
+def write_rows(rows: Sequence[Row], path: Path) -> None:
+    """The rows as a json list, without the unevenness, which other readers of the file do not know."""
+    entries = [{key: value for key, value in asdict(row).items() if key != "unevenness"} for row in rows]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(entries, indent=1) + "\n", encoding="utf-8")
+
+
+def table(rows: Sequence[Row]) -> str:
+    """The rows as a markdown table; rates with their standard error."""
+    lines = ["| " + " | ".join(HEADINGS) + " |", "|" + "---|" * len(HEADINGS)]
+    for row in rows:
+        cells = [
+            f"{row.height}x{row.width}",
+            row.method,
+            row.n,
+            f"{row.objects_mean:.2f}",
+            _rate(row.extra_object_rate, row.n),
+            f"{row.fid_b:.2f}",
+            f"{row.kid_b:.3f}",
+            _rate(row.accuracy, row.n),
+            f"{row.seconds_per_image:.2f}",
+            *("-" if value is None else f"{value:.2f}" for value in (row.seam, row.unevenness)),
+        ]
+        lines.append("| " + " | ".join(map(str, cells)) + " |")
+    return "\n".join(lines)
+
+
+def insert_figures(document: Path, figures: str) -> None:
+    """Puts `figures` between the two marks in the document; the text around them stays.
+
+    Raises:
+        ValueError: if the document lacks the marks.
+    """
+    text = document.read_text(encoding="utf-8")
+    before, start, rest = text.partition(START)
+    _, end, after = rest.partition(END)
+    if not start or not end:
+        raise ValueError(f"{document} has no place for the figures: it needs the lines {START!r} and {END!r}.")
+    document.write_text(f"{before}{START}\n\n{figures}\n\n{END}{after}", encoding="utf-8")
+
+
+def plot(rows: Sequence[Row], path: Path) -> None:
+    """Bars per cell, one panel per figure, the native floor as a line."""
+    shown = [row for row in rows if row is not floor_of(rows)]
+    native = floor_of(rows)
+    figure, axes = plt.subplots(1, len(PANELS), figsize=(13, 1.2 + 0.3 * len(shown)), sharey=True, squeeze=False)
+    sizes = sorted({(row.height, row.width) for row in shown})
+    for panel, (key, title) in zip(axes[0], PANELS, strict=True):
+        values = [getattr(row, key) for row in shown]
+        colours = [f"C{sizes.index((row.height, row.width))}" for row in shown]
+        panel.barh(range(len(shown)), values, color=colours)
+        panel.set_yticks(range(len(shown)), [f"{row.method}  {row.height}x{row.width} (n={row.n})" for row in shown])
+        panel.set_title(title)
+        if native:
+            panel.axvline(getattr(native, key), color="black", linestyle="--", linewidth=1)
+    axes[0][0].invert_yaxis()
+    figure.tight_layout()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=80)
+    plt.close(figure)
+
+
+def picture_sheet(store: Store, cells: Sequence[Cell], captions: Sequence[str], path: Path) -> None:
+    """The first pictures of each cell, one row per cell, one column per prompt: nothing is picked by hand."""
+    font = ImageFont.load_default(14)
+    columns = min([COLUMNS, *(store.complete(cell) for cell in cells)])
+    heights = [round(THUMBNAIL * cell.height / max(cell.height, cell.width)) for cell in cells]
+    sheet = Image.new("RGB", (LABEL_WIDTH + columns * (THUMBNAIL + 4), 22 + sum(heights) + 4 * len(cells)), "white")
+    draw = ImageDraw.Draw(sheet)
+    for index in range(columns):
+        caption = captions[prompt_number(index, len(captions))]
+        draw.text((LABEL_WIDTH + index * (THUMBNAIL + 4), 3), caption[:20], "black", font)
+    top = 22
+    for cell, height in zip(cells, heights, strict=True):
+        draw.text((4, top + height // 2 - 8), cell.method, "black", font)
+        for index in range(columns):
+            picture = Image.fromarray(store.read(cell, index)[0])
+            width = round(height * cell.width / cell.height)
+            picture = picture.resize((width, height), Image.Resampling.LANCZOS)
+            sheet.paste(picture, (LABEL_WIDTH + index * (THUMBNAIL + 4), top))
+        top += height + 4
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sheet.save(path, optimize=True)
+
+
+def metrics_text(metrics: dict[str, Any]) -> str:
+    """How good the measuring is, in markdown: the counter's confusion, the classifier, figures of real pictures."""
+    lines = [
+        "Counter, on real emoji drawn 1, 2 or 4 times, slightly blurred and noisy, the boxes around them apart:",
+        "",
+        "| objects drawn | picture side | apart by | n | counted | wrong |",
+        "|---|---|---|---|---|---|",
+    ]
+    for case in metrics["counter"]:
+        counted = ", ".join(f"{count} in {times}" for count, times in case["counted"].items())
+        drawn = f"{case['objects']} | {case['side']} | {case['gap']:.0%} | {case['n']}"
+        lines.append(f"| {drawn} | {counted} | {case['error_rate']:.1%} |")
+    classifier = metrics["classifier"]
+    lines += [
+        "",
+        f"The classifier ({classifier['parameters']:,} parameters) names {classifier['held_out_accuracy']:.1%} of "
+        f"held-out clean renderings and {classifier['held_out_accuracy_worn']:.1%} of worn ones. What the figures are "
+        "for real pictures at 256x256 against real ones at 128x128 with one object:",
+        "",
+        "| objects drawn | n | FID_b | KID_b | accuracy |",
+        "|---|---|---|---|---|",
+    ]
+    for row in metrics["calibration"]:
+        figures = f"{row['fid_b']:.2f} | {row['kid_b']:.3f} | {row['accuracy']:.1%}"
+        lines.append(f"| {row['objects']} | {row['n']} | {figures} |")
+    return "\n".join(lines)
+
+
+def _rate(value: float, n: int) -> str:
+    return f"{value:.1%} ± {(value * (1 - value) / n) ** 0.5:.1%}"

@@ -1,0 +1,72 @@
+"""The benchmark's own methods change what they should, and leave the UNet and the core as they were."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+import torch
+from unets import inputs, tiny_unet, uniform_timesteps
+
+from benchmarks.quality.deep_shrink import deep_shrink
+from benchmarks.quality.methods import METHODS, Job
+from benchmarks.quality.shifts import INDEPENDENT, LOW_DISCREPANCY, SITES, shifts_by
+from hidiffusion_ext.core import Schedule, map_unet, windows
+
+STEPS = 10
+SIZES = [(32, 32), (24, 48), (48, 16)]
+
+
+@pytest.mark.parametrize("latent", SIZES)
+def test_deep_shrink_works_at_a_lower_size_for_the_first_steps_only(latent: tuple[int, int]) -> None:
+    unet = tiny_unet()
+    x, context = inputs(latent)
+    timesteps = uniform_timesteps(STEPS)
+    early, late = torch.tensor([timesteps[2]]), torch.tensor([timesteps[3]])
+    direct = unet(x, early, context), unet(x, late, context)
+    seen: list[torch.Size] = []
+    handle = unet.input_blocks[4].register_forward_hook(lambda module, args, output: seen.append(output.shape[-2:]))
+    with deep_shrink(unet, map_unet(unet), Schedule(timesteps)):
+        shrunk = unet(x, early, context), unet(x, late, context)
+    handle.remove()
+    assert shrunk[0].shape == x.shape
+    assert not torch.allclose(shrunk[0], direct[0])
+    assert torch.equal(shrunk[1], direct[1])
+    assert torch.equal(unet(x, early, context), direct[0])
+    assert seen == [(latent[0] // 4, latent[1] // 4), (latent[0] // 2, latent[1] // 2)]
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_runs_and_leaves_the_unet_as_it_was(name: str) -> None:
+    unet = tiny_unet()
+    x, context = inputs((32, 32))
+    timesteps = uniform_timesteps(STEPS)
+    time = torch.tensor([timesteps[0]])
+    before = unet(x, time, context)
+    with METHODS[name](Job(unet, map_unet(unet), (32, 32), timesteps, seed=0)):
+        inside = unet(x, time, context)
+    assert torch.equal(inside, before) == (name == "direct")
+    assert torch.equal(unet(x, time, context), before)
+
+
+def test_other_shift_policies_hold_for_the_context_only() -> None:
+    before = windows.cycle_index, windows.window_shift
+    with shifts_by(INDEPENDENT):
+        assert (windows.cycle_index, windows.window_shift) == INDEPENDENT
+    assert (windows.cycle_index, windows.window_shift) == before
+
+
+def test_independent_shifts_use_every_pair_equally_at_every_site() -> None:
+    number, shift = INDEPENDENT
+    for site in range(SITES):
+        pairs = Counter(shift((32, 48), number(step, site)) for step in range(16))
+        assert pairs == Counter({(4 * i, 6 * j): 1 for i in range(4) for j in range(4)})
+
+
+def test_the_low_discrepancy_sequence_fills_the_window_evenly() -> None:
+    number, shift = LOW_DISCREPANCY
+    shifts = [shift((32, 32), number(step, site)) for step in range(20) for site in range(SITES)]
+    assert all(0 <= y < 16 and 0 <= x < 16 for y, x in shifts)
+    quarters = Counter((y // 4, x // 4) for y, x in shifts)
+    assert len(quarters) == 16
+    assert max(quarters.values()) - min(quarters.values()) <= 4

@@ -1,0 +1,135 @@
+"""Cells are filled once, go on where they stopped, can be extended, and become rows; on a model that only pretends."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from benchmarks.quality.cells import REFERENCE_ROW, Cell, Store, all_cells, prompt_number
+from benchmarks.quality.classifier import FEATURES, Classifier, load_classifier, look
+from benchmarks.quality.measures import Measures
+from benchmarks.quality.preparing import load_native_counts
+from benchmarks.quality.report import END, START, insert_figures, picture_sheet, plot, table, write_rows
+from benchmarks.quality.running import fill_cells
+
+DIRECT, REFERENCE = Cell("direct", 256, 128), Cell(REFERENCE_ROW, 128, 128)
+
+
+class Pretender:
+    """Draws a disc of the seed's own colour, and counts what it was asked for."""
+
+    captions = ("disc", "ball", "dot")
+
+    def __init__(self, fail_at: int = 10**9) -> None:
+        self.asked: list[tuple[str, int]] = []
+        self.opened: list[Cell] = []
+        self.fail_at = fail_at
+
+    def open(self, cell: Cell, seed: int) -> AbstractContextManager[None]:
+        self.opened.append(cell)
+        return nullcontext()
+
+    def sample(self, prompts: Sequence[str], seeds: Sequence[int], size: tuple[int, int]) -> np.ndarray:
+        if len(self.asked) >= self.fail_at:
+            raise KeyboardInterrupt
+        self.asked += zip(prompts, seeds)
+        y, x = np.mgrid[: size[0], : size[1]]
+        disc = (y - size[0] / 2) ** 2 + (x - size[1] / 2) ** 2 < (min(size) / 3) ** 2
+        pictures = np.full((len(seeds), *size, 3), 200, dtype=np.uint8)
+        for picture, seed in zip(pictures, seeds):
+            picture[disc] = np.random.default_rng(seed).integers(0, 120, 3)
+        return pictures
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "pictures")
+
+
+def test_a_filled_cell_is_not_sampled_again_and_can_be_extended(store: Store) -> None:
+    first, second, third = Pretender(), Pretender(), Pretender()
+    assert fill_cells(first, store, [DIRECT], 10, minutes=1)
+    assert fill_cells(second, store, [DIRECT], 10, minutes=1)
+    assert fill_cells(third, store, [DIRECT], 13, minutes=1)
+    assert [seed for _, seed in first.asked] == list(range(1000, 1010))
+    assert second.asked == []
+    assert [seed for _, seed in third.asked] == [1010, 1011, 1012]
+    assert store.complete(DIRECT) == 13
+
+
+def test_an_interrupted_run_goes_on(store: Store) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        fill_cells(Pretender(fail_at=16), store, [DIRECT], 30, minutes=1)
+    kept = store.complete(DIRECT)
+    assert 0 < kept < 30
+    rest = Pretender()
+    assert fill_cells(rest, store, [DIRECT], 30, minutes=1)
+    assert len(rest.asked) == 30 - kept
+    assert set(rest.opened) == {DIRECT}
+
+
+def test_without_time_nothing_is_sampled(store: Store) -> None:
+    assert not fill_cells(Pretender(), store, [DIRECT], 5, minutes=0)
+    assert store.complete(DIRECT) == 0
+
+
+def test_pictures_come_back_as_written(store: Store) -> None:
+    picture = np.random.default_rng(0).integers(0, 256, (16, 24, 3)).astype(np.uint8)
+    store.write(DIRECT, 0, picture, 1.25)
+    read, seconds = store.read(DIRECT, 0)
+    assert np.array_equal(read, picture)
+    assert seconds == 1.25
+
+
+def test_prompts_are_all_used_before_any_comes_again_and_cells_have_names_of_their_own() -> None:
+    assert sorted(prompt_number(index, 150) for index in range(150)) == list(range(150))
+    assert [prompt_number(index, 150) for index in range(3)] == [prompt_number(150 + index, 150) for index in range(3)]
+    names = [cell.name for cell in all_cells()]
+    assert len(set(names)) == len(names)
+    assert "hidiffusion-t1-0.2-256x256" in names
+
+
+def test_cells_become_rows_a_table_a_plot_and_sheets(store: Store, tmp_path: Path) -> None:
+    model = Pretender()
+    native = Cell("native", 128, 128)
+    fill_cells(model, store, [REFERENCE, native, DIRECT], 24, minutes=1)
+    torch.manual_seed(0)
+    measures = Measures(store, Classifier(3).eval(), model.captions, dict.fromkeys(model.captions, 1))
+    rows = measures.rows([REFERENCE, native, DIRECT, Cell("not sampled", 256, 256)], most=24)
+    assert [(row.method, row.n, row.objects_mean, row.extra_object_rate) for row in rows] == [
+        ("native", 24, 1.0, 0.0),
+        ("direct", 24, 1.0, 0.0),
+    ]
+    assert rows[1].fid_b > rows[0].fid_b
+    write_rows(rows, tmp_path / "rows.json")
+    plot(rows, tmp_path / "plot.png")
+    picture_sheet(store, [native, DIRECT], model.captions, tmp_path / "sheet.png")
+    document = tmp_path / "document.md"
+    document.write_text(f"Before\n{START}\nold\n{END}\nAfter\n", encoding="utf-8")
+    insert_figures(document, table(rows))
+    text = document.read_text(encoding="utf-8")
+    assert "| 256x128 | direct | 24 | 1.00 |" in text
+    assert "old" not in text
+    assert text.startswith("Before\n")
+    assert text.endswith("After\n")
+
+
+def test_a_document_without_a_place_for_figures_is_refused(tmp_path: Path) -> None:
+    document = tmp_path / "document.md"
+    document.write_text("nothing", encoding="utf-8")
+    with pytest.raises(ValueError, match="no place"):
+        insert_figures(document, "figures")
+
+
+def test_the_kept_classifier_and_counts_fit_together() -> None:
+    counts = load_native_counts()
+    picture = np.full((256, 128, 3), 90, dtype=np.uint8)
+    features, found = look(load_classifier(), [picture])
+    assert features.shape == (1, FEATURES)
+    assert 0 <= found[0] < len(counts)
+    assert set(counts.values()) <= {1, 2}

@@ -1,0 +1,119 @@
+"""The demo model as a Python object: captions in, pictures out, with or without HiDiffusion.
+
+Loads `demo/emoji-sd.safetensors` as any Stable Diffusion 1 program would: the yaml beside it gives the dimensions, the
+classes are ldm's and transformers' own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from ldm.modules.diffusionmodules.model import Decoder
+from ldm.modules.diffusionmodules.openaimodel import UNetModel
+from omegaconf import OmegaConf
+from safetensors.torch import load_file
+from torch import nn
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+from fused_attention import use_fused_attention
+from hidiffusion_ext.core import Plan, Run, Schedule, UNetMap, hidiffusion, map_unet
+
+FOLDER = Path(__file__).resolve().parent.parent / "demo"
+NATIVE = 128
+"""Pixels per side the model was trained at."""
+
+Progress = Callable[[Sequence[int]], Iterable[int]]
+
+
+class DemoModel:
+    """The emoji model.
+
+    Attributes:
+        unet: ldm's UNet; `unet_map` are its sites.
+        captions: Everything it was trained to draw.
+    """
+
+    def __init__(self, folder: Path = FOLDER) -> None:
+        weights = load_file(folder / "emoji-sd.safetensors")
+        config: Any = OmegaConf.to_container(OmegaConf.load(folder / "emoji-sd.yaml"))
+        params = config["model"]["params"]
+        autoencoder = params["first_stage_config"]["params"]
+        text_folder = folder / "text_encoder"
+
+        self.unet = UNetModel(**params["unet_config"]["params"])
+        self.decoder = Decoder(**autoencoder["ddconfig"])
+        self.post_quant = nn.Conv2d(autoencoder["embed_dim"], autoencoder["ddconfig"]["z_channels"], 1)
+        self.text = CLIPTextModel(CLIPTextConfig.from_pretrained(text_folder))
+        parts = {
+            "model.diffusion_model.": self.unet,
+            "first_stage_model.decoder.": self.decoder,
+            "first_stage_model.post_quant_conv.": self.post_quant,
+            "cond_stage_model.transformer.": self.text,
+        }
+        for prefix, part in parts.items():
+            own = {k.removeprefix(prefix): v.float() for k, v in weights.items() if k.startswith(prefix)}
+            part.load_state_dict(own)
+            part.eval().requires_grad_(False)
+        use_fused_attention(self.unet)
+        self.unet_map: UNetMap = map_unet(self.unet)
+        self.alphas: torch.Tensor = weights["alphas_cumprod"].double()
+        self.scale_factor: float = params["scale_factor"]
+        self.tokenizer = CLIPTokenizer.from_pretrained(text_folder)
+        self.captions = (folder / "labels.txt").read_text(encoding="utf-8").split("\n")[:-1]
+
+    @torch.inference_mode()
+    def context(self, prompts: Sequence[str]) -> torch.Tensor:
+        """Prompts -> text embeddings [B, 77, width]."""
+        padded = {"padding": "max_length", "truncation": True, "max_length": 77}
+        tokens = self.tokenizer(list(prompts), return_tensors="pt", **padded)
+        return self.text(tokens.input_ids).last_hidden_state
+
+    @torch.inference_mode()
+    def sample(
+        self,
+        prompts: Sequence[str],
+        seeds: Sequence[int],
+        size: tuple[int, int] = (NATIVE, NATIVE),
+        *,
+        plan: Plan | None = None,
+        steps: int = 20,
+        guidance: float = 4.0,
+        progress: Progress = iter,
+    ) -> torch.Tensor:
+        """Pictures by DDIM (arXiv 2010.02502, equation 12, eta 0) with classifier-free guidance.
+
+        Args:
+            prompts, seeds: One each per picture; a picture depends on its own alone.
+            size: (height, width) in pixels, multiples of 8.
+            plan: What HiDiffusion does at this size; None samples directly.
+            steps: Steps, evenly spaced.
+            guidance: Classifier-free guidance scale.
+            progress: Wraps the steps, such as `tqdm`.
+
+        Returns:
+            [B, 3, H, W], 0 to 1.
+        """
+        latent = (4, size[0] // 8, size[1] // 8)
+        x = torch.stack([torch.randn(latent, generator=torch.Generator().manual_seed(seed)) for seed in seeds])
+        context = torch.cat([self.context(prompts), self.context([""] * len(prompts))])
+        timesteps = torch.linspace(999, 0, steps + 1)[:-1].round().tolist()
+        patched = nullcontext() if plan is None else hidiffusion(self.unet, plan, Run(Schedule(timesteps)))
+        with patched:
+            for step in progress(range(steps)):
+                t = torch.full((2 * len(x),), timesteps[step])
+                wanted, unwanted = self.unet(torch.cat([x, x]), t, context=context).chunk(2)
+                noise = unwanted + guidance * (wanted - unwanted)
+                alpha = float(self.alphas[int(timesteps[step])])
+                previous = float(self.alphas[int(timesteps[step + 1])]) if step + 1 < steps else 1.0
+                clean = (x - (1 - alpha) ** 0.5 * noise) / alpha**0.5
+                x = previous**0.5 * clean + (1 - previous) ** 0.5 * noise
+        return self.decode(x)
+
+    @torch.inference_mode()
+    def decode(self, x: torch.Tensor) -> torch.Tensor:
+        """Latents [B, 4, h, w] as sampled -> pictures [B, 3, 8h, 8w], 0 to 1."""
+        return (self.decoder(self.post_quant(x / self.scale_factor)) / 2 + 0.5).clamp(0, 1)
