@@ -6,8 +6,8 @@ classes are ldm's and transformers' own.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Generator, Iterable, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +21,21 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from fused_attention import use_fused_attention
 from hidiffusion_ext.core import Plan, Run, Schedule, UNetMap, hidiffusion, map_unet
+from hidiffusion_ext.core.damped_guidance import damp
 
 FOLDER = Path(__file__).resolve().parent.parent / "demo"
 NATIVE = 128
 """Pixels per side the model was trained at."""
 
 Progress = Callable[[Sequence[int]], Iterable[int]]
+
+Patch = Callable[[Sequence[float]], AbstractContextManager[Run | None]]
+"""Opens what is to be around a sampling pass, given its timesteps, first step first."""
+
+
+def untouched(timesteps: Sequence[float]) -> AbstractContextManager[None]:
+    """The patch that patches nothing."""
+    return nullcontext()
 
 
 class DemoModel:
@@ -65,6 +74,17 @@ class DemoModel:
         self.tokenizer = CLIPTokenizer.from_pretrained(text_folder)
         self.captions = (folder / "labels.txt").read_text(encoding="utf-8").split("\n")[:-1]
 
+    def patched(self, plan: Plan, seed: int = 0) -> Patch:
+        """The patch that carries out a plan; the seed is for random window shifts."""
+
+        @contextmanager
+        def patch(timesteps: Sequence[float]) -> Generator[Run]:
+            run = Run(Schedule(timesteps), torch.Generator().manual_seed(seed))
+            with hidiffusion(self.unet, plan, run):
+                yield run
+
+        return patch
+
     @torch.inference_mode()
     def context(self, prompts: Sequence[str]) -> torch.Tensor:
         """Prompts -> text embeddings [B, 77, width]."""
@@ -79,7 +99,7 @@ class DemoModel:
         seeds: Sequence[int],
         size: tuple[int, int] = (NATIVE, NATIVE),
         *,
-        plan: Plan | None = None,
+        patch: Patch = untouched,
         steps: int = 20,
         guidance: float = 4.0,
         progress: Progress = iter,
@@ -89,7 +109,7 @@ class DemoModel:
         Args:
             prompts, seeds: One each per picture; a picture depends on its own alone.
             size: (height, width) in pixels, multiples of 8.
-            plan: What HiDiffusion does at this size; None samples directly.
+            patch: What is done to the UNet.
             steps: Steps, evenly spaced.
             guidance: Classifier-free guidance scale.
             progress: Wraps the steps, such as `tqdm`.
@@ -101,11 +121,16 @@ class DemoModel:
         x = torch.stack([torch.randn(latent, generator=torch.Generator().manual_seed(seed)) for seed in seeds])
         context = torch.cat([self.context(prompts), self.context([""] * len(prompts))])
         timesteps = torch.linspace(999, 0, steps + 1)[:-1].round().tolist()
-        patched = nullcontext() if plan is None else hidiffusion(self.unet, plan, Run(Schedule(timesteps)))
-        with patched:
+        pictures = range(len(prompts))
+        with patch(timesteps) as run:
             for step in progress(range(steps)):
                 t = torch.full((2 * len(x),), timesteps[step])
-                wanted, unwanted = self.unet(torch.cat([x, x]), t, context=context).chunk(2)
+                rows = self.unet(torch.cat([x, x]), t, context=context)
+                if run and run.damped:
+                    with run.base_evaluation():
+                        base = self.unet(x, t[: len(x)], context=context[len(x) :])
+                    rows = damp(rows, [*pictures, *pictures], base)
+                wanted, unwanted = rows.chunk(2)
                 noise = unwanted + guidance * (wanted - unwanted)
                 alpha = float(self.alphas[int(timesteps[step])])
                 previous = float(self.alphas[int(timesteps[step + 1])]) if step + 1 < steps else 1.0

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -21,8 +20,15 @@ FIRST_SEED = {REFERENCE_ROW: 500_000}
 USUAL_FIRST_SEED = 1000
 ORDER_SEED = 7
 
-SQUARE_2X, SQUARE_4X = (256, 256), (512, 512)
+SQUARE_2X, SQUARE_2_5X, SQUARE_4X = (256, 256), (320, 320), (512, 512)
 TALL, WIDE, VERY_TALL = (384, 192), (192, 384), (384, 128)
+
+SCALECRAFTER = [
+    "ScaleCrafter",
+    "ScaleCrafter + dispersion",
+    "ScaleCrafter + damped guidance",
+    "ScaleCrafter + MSW-MSA",
+]
 
 
 @dataclass(frozen=True)
@@ -47,6 +53,7 @@ def all_cells() -> list[Cell]:
     by_size: list[tuple[tuple[int, int], list[str]]] = [
         ((128, 128), [REFERENCE_ROW, NATIVE_ROW]),
         (SQUARE_2X, ["direct", "HiDiffusion", "RAU-Net only", "MSW-MSA only", "Deep Shrink"]),
+        *((size, SCALECRAFTER) for size in (SQUARE_2X, SQUARE_4X, SQUARE_2_5X, TALL)),
         (SQUARE_2X, ["HiDiffusion T1 0.2", "HiDiffusion T1 0.6", "HiDiffusion T1 0.8", "HiDiffusion T1 0.7 T2 0.3"]),
         *((size, ["direct", "HiDiffusion", "Deep Shrink"]) for size in (TALL, WIDE, VERY_TALL)),
         (
@@ -108,10 +115,6 @@ class Sampler(Protocol):
 
     captions: Sequence[str]
 
-    def open(self, cell: Cell, seed: int) -> AbstractContextManager[None]:
-        """Patches the model for the cell's method; the seed is for methods that draw."""
-        ...
-
-    def sample(self, prompts: Sequence[str], seeds: Sequence[int], size: tuple[int, int]) -> np.ndarray:
-        """uint8 pictures `[n, H, W, 3]` at (height, width)."""
+    def sample(self, cell: Cell, prompts: Sequence[str], seeds: Sequence[int]) -> np.ndarray:
+        """uint8 pictures `[n, H, W, 3]` by the cell's method at its size."""
         ...

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from demo_model import FOLDER, DemoModel
+from demo_model import FOLDER, DemoModel, untouched
 
 from .cells import NATIVE_ROW, REFERENCE_ROW, Cell
-from .methods import METHODS, Job
+from .methods import METHODS
 
 
 class DemoSampler:
@@ -30,17 +29,12 @@ class DemoSampler:
         self.captions = self.model.captions
         self.steps, self.guidance, self.bfloat16 = steps, guidance, bfloat16
 
-    def open(self, cell: Cell, seed: int) -> AbstractContextManager[None]:
-        if cell.method in (NATIVE_ROW, REFERENCE_ROW):
-            return nullcontext()
-        # As DemoModel.sample spaces its steps.
-        timesteps = torch.linspace(999, 0, self.steps + 1)[:-1].round().tolist()
-        latent = cell.height // 8, cell.width // 8
-        return METHODS[cell.method](Job(self.model.unet, self.model.unet_map, latent, timesteps, seed))
-
-    def sample(self, prompts: Sequence[str], seeds: Sequence[int], size: tuple[int, int]) -> np.ndarray:
+    def sample(self, cell: Cell, prompts: Sequence[str], seeds: Sequence[int]) -> np.ndarray:
+        at_native_size = cell.method in (NATIVE_ROW, REFERENCE_ROW)
+        patch = untouched if at_native_size else METHODS[cell.method](self.model, (cell.height, cell.width), seeds[0])
+        size, settings = (cell.height, cell.width), {"steps": self.steps, "guidance": self.guidance}
         with torch.autocast("cpu", torch.bfloat16, enabled=self.bfloat16):
-            pictures = self.model.sample(prompts, seeds, size, steps=self.steps, guidance=self.guidance)
+            pictures = self.model.sample(prompts, seeds, size, patch=patch, **settings)
         return (pictures.float() * 255).round().byte().permute(0, 2, 3, 1).numpy()
 
     def folder(self, root: Path) -> Path:

@@ -1,71 +1,56 @@
-"""What is compared: each method is a context manager around one batch's sampling."""
+"""What is compared: each method gives the patch that is around one batch's sampling."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager, nullcontext
 
-import torch
-from torch import nn
-
-from hidiffusion_ext.core import Options, Preset, Run, Schedule, UNetMap, WindowShift, hidiffusion, make_plan
+from demo_model import NATIVE, DemoModel, Patch, untouched
+from hidiffusion_ext.core import Method, Options, Preset, Run, Schedule, WindowShift, make_plan
+from hidiffusion_ext.core.plan import CELL
+from hidiffusion_ext.core.windows import Size
 
 from .deep_shrink import deep_shrink
 from .shifts import INDEPENDENT, LOW_DISCREPANCY, Policy, shifts_by
 
-NATIVE = 128
-"""Pixels per side the demo model was trained at."""
+MakePatch = Callable[[DemoModel, Size, int], Patch]
+"""`(model, (height, width) in pixels, seed for what draws) -> patch`"""
 
 
-@dataclass(frozen=True)
-class Job:
-    """One batch to be sampled.
-
-    Attributes:
-        unet, unet_map: The model's UNet and its sites.
-        latent: Latent (height, width).
-        timesteps: One per step, first step first.
-        seed: For methods that draw.
-    """
-
-    unet: nn.Module
-    unet_map: UNetMap
-    latent: tuple[int, int]
-    timesteps: list[float]
-    seed: int
+def _direct(model: DemoModel, size: Size, seed: int) -> Patch:
+    return untouched
 
 
-Method = Callable[[Job], AbstractContextManager[None]]
+def _deep_shrink(model: DemoModel, size: Size, seed: int) -> Patch:
+    return lambda timesteps: deep_shrink(model.unet, model.unet_map, Schedule(timesteps))
 
 
-def _direct(job: Job) -> AbstractContextManager[None]:
-    return nullcontext()
+def _hidiffusion(policy: Policy | None = None, **options: object) -> MakePatch:
+    """The project's own methods through the public core; with another shift policy if one is given."""
 
-
-def _deep_shrink(job: Job) -> AbstractContextManager[None]:
-    return deep_shrink(job.unet, job.unet_map, Schedule(job.timesteps))
-
-
-def _hidiffusion(policy: Policy | None = None, **options: object) -> Method:
-    """HiDiffusion with these options, through the public core; with another shift policy if one is given."""
-
-    @contextmanager
-    def method(job: Job) -> Generator[None, None, None]:
+    def method(model: DemoModel, size: Size, seed: int) -> Patch:
         wanted = Options(native_size=NATIVE, **options)  # type: ignore[arg-type]
-        plan = make_plan(wanted, job.unet_map, job.latent)
-        run = Run(Schedule(job.timesteps), torch.Generator().manual_seed(job.seed))
-        with shifts_by(policy) if policy else nullcontext(), hidiffusion(job.unet, plan, run):
-            yield
+        plan = make_plan(wanted, model.unet_map, (size[0] // CELL, size[1] // CELL))
+
+        @contextmanager
+        def patch(timesteps: Sequence[float]) -> Generator[Run | None]:
+            with shifts_by(policy) if policy else nullcontext(), model.patched(plan, seed)(timesteps) as run:
+                yield run
+
+        return patch
 
     return method
 
 
-def _custom(t1: float, t2: float = 0.0) -> Method:
+def _custom(t1: float, t2: float = 0.0) -> MakePatch:
     return _hidiffusion(preset=Preset.CUSTOM, t1=t1, t2=t2)
 
 
-METHODS: dict[str, Method] = {
+def _scalecrafter(**options: object) -> MakePatch:
+    return _hidiffusion(**{"method": Method.SCALECRAFTER, "msw_msa": False, "damped_guidance": False, **options})
+
+
+METHODS: dict[str, MakePatch] = {
     "direct": _direct,
     "RAU-Net only": _hidiffusion(msw_msa=False),
     "MSW-MSA only": _hidiffusion(rau_net=False),
@@ -79,5 +64,10 @@ METHODS: dict[str, Method] = {
     "HiDiffusion, random shift": _hidiffusion(window_shift=WindowShift.RANDOM),
     "HiDiffusion, independent shifts": _hidiffusion(INDEPENDENT),
     "HiDiffusion, low-discrepancy shift": _hidiffusion(LOW_DISCREPANCY),
+    "ScaleCrafter": _scalecrafter(),
+    "ScaleCrafter + dispersion": _scalecrafter(preset=Preset.X4, dispersion=True),
+    "ScaleCrafter + damped guidance": _scalecrafter(preset=Preset.X4, damped_guidance=True),
+    "ScaleCrafter + MSW-MSA": _scalecrafter(msw_msa=True),
     "Deep Shrink": _deep_shrink,
 }
+"""Dispersion and damped guidance belong to the 4x preset, which is used at every size then."""

@@ -38,9 +38,8 @@ def fill_cells(sampler: Sampler, store: Store, cells: Sequence[Cell], images: in
 def _fill(sampler: Sampler, store: Store, cell: Cell, indices: list[int]) -> None:
     prompts = [sampler.captions[prompt_number(index, len(sampler.captions))] for index in indices]
     seeds = [cell.seed(index) for index in indices]
-    with sampler.open(cell, seeds[0]):
-        started = time.process_time()
-        pictures = sampler.sample(prompts, seeds, (cell.height, cell.width))
-        seconds = (time.process_time() - started) / len(indices)
+    started = time.process_time()
+    pictures = sampler.sample(cell, prompts, seeds)
+    seconds = (time.process_time() - started) / len(indices)
     for index, picture in zip(indices, pictures, strict=True):
         store.write(cell, index, picture, seconds)

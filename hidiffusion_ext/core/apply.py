@@ -27,6 +27,8 @@ class Run:
     Attributes:
         step: The step of the current UNet call.
         strided, pooled: Whether that pair is active in the current call.
+        damped: Whether the current call's step wants noise-damped guidance.
+        is_base: Whether the current call is the base evaluation of noise-damped guidance.
         sizes: The feature sizes of the current call; None if it is not of the planned size and left alone.
     """
 
@@ -34,8 +36,17 @@ class Run:
         self.schedule = schedule
         self.generator = generator
         self.step = 0
-        self.strided = self.pooled = False
+        self.strided = self.pooled = self.damped = self.is_base = False
         self.sizes: FeatureSizes | None = None
+
+    @contextmanager
+    def base_evaluation(self) -> Generator[None, None, None]:
+        """While open, UNet calls are re-dilated as noise-damped guidance's base evaluation is."""
+        self.is_base = True
+        try:
+            yield
+        finally:
+            self.is_base = False
 
 
 @contextmanager
@@ -55,11 +66,11 @@ def hidiffusion(unet: nn.Module, plan: Plan, run: Run) -> Generator[None, None, 
     """
     if plan.windows and plan.window_shift is WindowShift.RANDOM and run.generator is None:
         raise ValueError("random window shifts need a Run with a generator")
-    strided, pooled = (span.steps(run.schedule.steps) for span in (plan.strided, plan.pooled))
+    strided, pooled, damped = (span.steps(run.schedule.steps) for span in (plan.strided, plan.pooled, plan.damped))
     redilations = [site for site in plan.redilations if site.span.steps(run.schedule.steps)]
     with ExitStack() as stack:
         if strided or pooled or redilations or plan.windows:
-            _watch_calls(stack, unet, plan, run, strided, pooled)
+            _watch_calls(stack, unet, plan, run, strided, pooled, damped)
         if strided:
             _stride(stack, unet, plan, run)
         if pooled:
@@ -73,7 +84,9 @@ def hidiffusion(unet: nn.Module, plan: Plan, run: Run) -> Generator[None, None, 
         yield
 
 
-def _watch_calls(stack: ExitStack, unet: nn.Module, plan: Plan, run: Run, strided: range, pooled: range) -> None:
+def _watch_calls(
+    stack: ExitStack, unet: nn.Module, plan: Plan, run: Run, strided: range, pooled: range, damped: range
+) -> None:
     """Sets the run's state from the size and timestep of each UNet call."""
 
     def watch(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -82,6 +95,7 @@ def _watch_calls(stack: ExitStack, unet: nn.Module, plan: Plan, run: Run, stride
         run.step = run.schedule.step(float(timesteps.max()))
         run.strided = planned and run.step in strided
         run.pooled = planned and run.step in pooled
+        run.damped = planned and run.step in damped
         run.sizes = plan.sizes(strided=run.strided, pooled=run.pooled) if planned else None
 
     patching.before_forward(stack, unet, watch)
@@ -132,7 +146,10 @@ def _redilate(stack: ExitStack, unet: nn.Module, run: Run, site: Redilation) -> 
     def factor() -> redilation.Factor | None:
         if run.sizes is None or run.step not in steps:
             return None
-        down, across = redilation.factor_at(site.factor, run.step, len(steps), progressive=site.progressive)
+        full = site.base if run.is_base else site.factor
+        if full == (1.0, 1.0):
+            return None
+        down, across = redilation.factor_at(full, run.step, len(steps), progressive=site.progressive)
         return (down / 2, across / 2) if site.dispersed else (down, across)
 
     def enlarge(x: torch.Tensor) -> torch.Tensor:

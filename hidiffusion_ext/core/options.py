@@ -114,6 +114,11 @@ class Options:
         "Dispersed convolution",
         "ScaleCrafter, 4x preset: gentler re-dilation in the coarsest layers; smoother large shapes.",
     )
+    damped_guidance: bool = _option(
+        True,
+        "Noise-damped guidance",
+        "ScaleCrafter, 4x preset: cleaner pictures, less noise; each step takes half as long again.",
+    )
     preset: Preset = _option(
         Preset.AUTO,
         "Preset",

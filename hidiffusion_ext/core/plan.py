@@ -66,6 +66,7 @@ class Redilation:
         span: When.
         progressive: Whether the factor shrinks towards 2 over the span.
         dispersed: Whether half of the factor is made by spreading the kernel.
+        base: The factor in the evaluation that noise-damped guidance adds; 1 leaves that axis alone.
     """
 
     conv: str
@@ -73,6 +74,7 @@ class Redilation:
     span: Span
     progressive: bool
     dispersed: bool = False
+    base: tuple[float, float] = (1.0, 1.0)
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,7 @@ class Plan:
         strided: When the strided pair is active.
         pooled: When the pooled pair is active.
         redilations: The convolutions that are re-dilated.
+        damped: When guidance is noise-damped.
         windows: The self-attentions that get windows, for the whole pass.
         window_shift: How the windows move.
         reason: Why nothing is active; empty if something is.
@@ -99,6 +102,7 @@ class Plan:
     strided: Span = Span()
     pooled: Span = Span()
     redilations: tuple[Redilation, ...] = ()
+    damped: Span = Span()
     windows: tuple[WindowSite, ...] = ()
     window_shift: WindowShift = WindowShift.CYCLE
     reason: str = ""
@@ -155,6 +159,8 @@ class Plan:
         if dilated := ends(*(site.span for site in self.redilations)):
             dispersed = " with dispersed convolution" if any(site.dispersed for site in self.redilations) else ""
             parts.append(f"re-dilation{dispersed} until {until(dilated[-1])}{of}")
+        if damped := ends(self.damped):
+            parts.append(f"noise-damped guidance until {until(damped[-1])}{of}")
         if self.windows:
             parts.append("MSW-MSA" + " on resized odd feature maps" * self._odd_windows())
         return ", ".join(parts)

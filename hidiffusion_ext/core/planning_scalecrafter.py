@@ -55,6 +55,13 @@ WEIGHTS = {
 }
 """Official configs: 2x and 2.5x are the same layers with one factor, 4x grades it (4, 3 and 2)."""
 
+BASE_WEIGHTS = {
+    Family.SD1: Weights({2: 2 * THIRD, 3: 1.0}, {2: 2 * THIRD}, 1.0, {2: 2 * THIRD, 3: 1.0}),
+    Family.SD2: Weights({2: 2 * THIRD, 3: 1.0}, {2: 1.0}, 1.0, {1: 2 * THIRD, 2: 1.0, 3: 1.0}),
+    Family.SDXL: Weights({}, {}, THIRD, {2: THIRD}),
+}
+"""Official configs ("ndcfg"): the weaker re-dilation of the base evaluation in noise-damped guidance; 4x only."""
+
 TAU = {
     Family.SD1: ((2.0, 30 / 50), (2.5, 35 / 50), (4.0, 35 / 50)),
     Family.SD2: ((2.0, 20 / 50), (2.5, 30 / 50), (4.0, 37 / 50)),
@@ -68,22 +75,30 @@ def add_redilation(options: Options, plan: Plan, task: Task) -> Plan:
     if options.preset is Preset.TURBO:
         return dataclasses.replace(plan, reason="nothing: the Turbo preset belongs to HiDiffusion")
     down, across = (max(1.0, side * CELL / plan.native) for side in plan.latent)
+
+    def factor(weight: float) -> tuple[float, float]:
+        return 1 + (down - 1) * weight, 1 + (across - 1) * weight
+
     preset = options.preset
     if preset in (Preset.AUTO, Preset.CUSTOM):
         preset = Preset.X4 if max(down, across) >= GRADED_FROM else Preset.X2
     shown = Preset.CUSTOM if options.preset is Preset.CUSTOM else preset
     tau = options.t1 if options.preset is Preset.CUSTOM else _tau(plan.unet.family, max(down, across))
+    is_damped = options.damped_guidance and preset is Preset.X4
+    base = {conv: weight for conv, weight, _ in _weighted_convs(plan, BASE_WEIGHTS[plan.unet.family])}
     redilations = tuple(
         Redilation(
             conv,
-            (1 + (down - 1) * weight, 1 + (across - 1) * weight),
+            factor(weight),
             Span(0, tau),
             progressive=preset is Preset.X4,
             dispersed=options.dispersion and dispersed,
+            base=factor(base.get(conv, 0.0) if is_damped else 0.0),
         )
         for conv, weight, dispersed in _weighted_convs(plan, WEIGHTS[plan.unet.family, preset])
     )
-    return dataclasses.replace(plan, preset=shown, redilations=redilations)
+    damped = Span(0, tau) if is_damped else Span()
+    return dataclasses.replace(plan, preset=shown, redilations=redilations, damped=damped)
 
 
 def _tau(family: Family, enlargement: float) -> float:

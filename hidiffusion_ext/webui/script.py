@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+from collections.abc import Generator
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from ..core import OptionError, Options, Plan, Run, Schedule, Task, UnsupportedU
 from ..core.options import SETTINGS
 from ..core.plan import CELL
 from ..core.windows import Size
+from ..hosts.guidance import damped_guidance
 from ..hosts.model import Model, NoUNet, find_model
 from ..hosts.sampling import around_next_pass
 from . import infotext
@@ -63,7 +65,8 @@ class HiDiffusionScript(scripts.Script):
             logger.info("%s: %s", about, plan.reason)
             return
 
-        def open_context(timesteps: list[float]) -> AbstractContextManager[None]:
+        @contextmanager
+        def patched(timesteps: list[float]) -> Generator[None, None, None]:
             schedule = Schedule(timesteps)
             active = plan.describe(schedule.steps)
             if active:
@@ -73,9 +76,12 @@ class HiDiffusionScript(scripts.Script):
                 active = f"nothing: {schedule.steps} steps are too few for these thresholds"
             logger.info("%s, preset %s: %s", about, plan.preset.value, active)
             generator = torch.Generator().manual_seed(int(p.seeds[0]))
-            return hidiffusion(model.unet, plan, Run(schedule, generator))
+            run = Run(schedule, generator)
+            guidance = damped_guidance(p.sampler, run) if plan.damped.steps(schedule.steps) else nullcontext()
+            with hidiffusion(model.unet, plan, run), guidance:
+                yield
 
-        around_next_pass(p.sampler, open_context, lambda error: self._refuse(p, f"unexpected: {error}", hires=hires))
+        around_next_pass(p.sampler, patched, lambda error: self._refuse(p, f"unexpected: {error}", hires=hires))
 
     def _options(self, p: Any, args: tuple[Any, ...]) -> Options | None:
         """The job's options, or None if HiDiffusion is off or cannot be used as asked."""

@@ -9,12 +9,21 @@ import torch
 from unets import inputs, tiny_unet, uniform_timesteps
 
 from benchmarks.quality.deep_shrink import deep_shrink
-from benchmarks.quality.methods import METHODS, Job
+from benchmarks.quality.methods import METHODS
 from benchmarks.quality.shifts import INDEPENDENT, LOW_DISCREPANCY, SITES, shifts_by
+from demo_model import DemoModel
 from hidiffusion_ext.core import Schedule, map_unet, windows
 
 STEPS = 10
 SIZES = [(32, 32), (24, 48), (48, 16)]
+
+
+class TinyModel(DemoModel):
+    """The demo model with a small random UNet in place of its weights."""
+
+    def __init__(self) -> None:
+        self.unet = tiny_unet()
+        self.unet_map = map_unet(self.unet)
 
 
 @pytest.mark.parametrize("latent", SIZES)
@@ -38,15 +47,16 @@ def test_deep_shrink_works_at_a_lower_size_for_the_first_steps_only(latent: tupl
 
 @pytest.mark.parametrize("name", METHODS)
 def test_every_method_runs_and_leaves_the_unet_as_it_was(name: str) -> None:
-    unet = tiny_unet()
+    model = TinyModel()
     x, context = inputs((32, 32))
     timesteps = uniform_timesteps(STEPS)
     time = torch.tensor([timesteps[0]])
-    before = unet(x, time, context)
-    with METHODS[name](Job(unet, map_unet(unet), (32, 32), timesteps, seed=0)):
-        inside = unet(x, time, context)
+    before = model.unet(x, time, context)
+    with METHODS[name](model, (256, 256), 0)(timesteps) as run:
+        inside = model.unet(x, time, context)
+        assert bool(run and run.damped) == ("damped" in name)
     assert torch.equal(inside, before) == (name == "direct")
-    assert torch.equal(unet(x, time, context), before)
+    assert torch.equal(model.unet(x, time, context), before)
 
 
 def test_other_shift_policies_hold_for_the_context_only() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -27,14 +26,12 @@ class Pretender:
 
     def __init__(self, fail_at: int = 10**9) -> None:
         self.asked: list[tuple[str, int]] = []
-        self.opened: list[Cell] = []
+        self.cells: list[Cell] = []
         self.fail_at = fail_at
 
-    def open(self, cell: Cell, seed: int) -> AbstractContextManager[None]:
-        self.opened.append(cell)
-        return nullcontext()
-
-    def sample(self, prompts: Sequence[str], seeds: Sequence[int], size: tuple[int, int]) -> np.ndarray:
+    def sample(self, cell: Cell, prompts: Sequence[str], seeds: Sequence[int]) -> np.ndarray:
+        size = cell.height, cell.width
+        self.cells.append(cell)
         if len(self.asked) >= self.fail_at:
             raise KeyboardInterrupt
         self.asked += zip(prompts, seeds)
@@ -70,7 +67,7 @@ def test_an_interrupted_run_goes_on(store: Store) -> None:
     rest = Pretender()
     assert fill_cells(rest, store, [DIRECT], 30, minutes=1)
     assert len(rest.asked) == 30 - kept
-    assert set(rest.opened) == {DIRECT}
+    assert set(rest.cells) == {DIRECT}
 
 
 def test_without_time_nothing_is_sampled(store: Store) -> None:

@@ -113,12 +113,38 @@ def test_scalecrafter(host: Host) -> None:
     assert said(info)["HiDiffusion"] == "re-dilation until step 1 of 3"
     assert said(info)["HiDiffusion Method"] == "ScaleCrafter"
     assert not same(images, host.txt2img(steps=3, **size)[0])
-    dispersed, info = host.txt2img({**options, "preset": "4x", "dispersion": True}, steps=3, **size)
+    strong = {**options, "preset": "4x", "damped_guidance": False}
+    dispersed, info = host.txt2img({**strong, "dispersion": True}, steps=3, **size)
     assert said(info)["HiDiffusion"] == "re-dilation with dispersed convolution until step 1 of 3"
     assert not same(images, dispersed)
     hires = {"enable_hr": True, "hr_scale": 2, "hr_upscaler": "Latent", "denoising_strength": 0.7}
     _, info = host.txt2img(options, **host.size(384, 384), **hires)
     assert said(info)["HiDiffusion hires"].startswith("re-dilation")
+
+
+@pytest.mark.parametrize("sampler", ["Euler a", "Heun", "DDIM"])
+def test_noise_damped_guidance(host: Host, sampler: str) -> None:
+    size = {**host.size(1024, 768), "steps": 4, "sampler_name": sampler}
+    options = {**ON, "method": "ScaleCrafter", "preset": "4x", "msw_msa": False}
+    damped, info = host.txt2img(options, **size)
+    until = "until step 1 of 3" if sampler == "DDIM" else "until step 2 of 4"
+    assert said(info)["HiDiffusion"] == f"re-dilation {until}, noise-damped guidance {until}"
+    undamped, info = host.txt2img({**options, "damped_guidance": False}, **size)
+    assert said(info)["HiDiffusion"] == f"re-dilation {until}"
+    assert not same(damped, undamped)
+    # Without guidance there is nothing to damp.
+    unguided = [host.txt2img({**options, "damped_guidance": on}, **size, cfg_scale=1)[0] for on in (True, False)]
+    assert same(*unguided)
+
+
+def test_noise_damped_guidance_in_batches_and_with_composed_prompts(host: Host) -> None:
+    options = {**ON, "method": "ScaleCrafter", "preset": "4x"}
+    job = {**host.size(768, 1024), "steps": 3, "prompt": "a cat AND a dog " * 20 + ":0.5", "seed": 5}
+    together, info = host.txt2img(options, **job, batch_size=2)
+    assert "noise-damped guidance" in said(info)["HiDiffusion"]
+    for image, seed in zip(together[-2:], (5, 6)):
+        (single,), _ = host.txt2img(options, **{**job, "seed": seed})
+        assert np.abs(single.astype(int) - image.astype(int)).max() <= 1
 
 
 def test_a_pass_too_short_for_anything_is_left_alone(host: Host) -> None:

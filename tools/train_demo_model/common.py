@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import distributed, nn
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,27 @@ class Run:
     def autocast(self) -> AbstractContextManager[Any]:
         """bfloat16 for the matrix products, on CPU (fast with AVX512-BF16 or AMX) and on GPU."""
         return torch.autocast(self.device.type, torch.bfloat16)
+
+
+def join_workers() -> int:
+    """The number of this process among those that `torchrun` started for one training; 0 when it runs alone."""
+    if "WORLD_SIZE" not in os.environ:
+        return 0
+    distributed.init_process_group("gloo")
+    return distributed.get_rank()
+
+
+def average_gradients(module: nn.Module) -> None:
+    """Gives all workers the mean of their gradients, so that together they take one step on a larger batch."""
+    if not distributed.is_initialized():
+        return
+    gradients = [parameter.grad for parameter in module.parameters() if parameter.grad is not None]
+    together = torch.cat([gradient.flatten() for gradient in gradients])
+    distributed.all_reduce(together)
+    together /= distributed.get_world_size()
+    means = together.split([gradient.numel() for gradient in gradients])
+    for gradient, mean in zip(gradients, means, strict=True):
+        gradient.copy_(mean.view_as(gradient))
 
 
 def save_checkpoint(path: Path, content: Mapping[str, Any]) -> None:

@@ -11,14 +11,22 @@ from torch import nn
 from tqdm import tqdm
 
 from .autoencoder import load_autoencoder
-from .common import Run, append_log, load_checkpoint, save_checkpoint, set_learning_rate
+from .common import (
+    Run,
+    append_log,
+    average_gradients,
+    join_workers,
+    load_checkpoint,
+    save_checkpoint,
+    set_learning_rate,
+)
 from .data import Glyph, save_grid, to_pictures
 from .diffusion import alphas_cumprod, noise_loss, sample_ddim
 from .latents import load_latents
 from .model import FACTOR, LATENT_CHANNELS, Autoencoder, build_text_encoder, build_unet
 from .text import encode, silence_other_words, tokenize, write_tokenizer
 
-PEAK_RATE = 5e-4
+PEAK_RATE = 8e-4
 WARM_UP = 200
 BATCH = 32
 CAPTION_DROPOUT = 0.1
@@ -43,8 +51,14 @@ class CaptionedUNet(nn.Module):
         return self.unet(x, timesteps, context=context)
 
 
-def train_unet(run: Run, glyphs: list[Glyph], iterations: int, pictures_per_glyph: int, sample_every: int) -> None:
-    """Trains up to `iterations` in all, from the checkpoint in the run's folder if there is one."""
+def train_unet(
+    run: Run, glyphs: list[Glyph], iterations: int, pictures_per_glyph: int, sample_every: int, compiled: bool
+) -> None:
+    """Trains up to `iterations` in all, from the checkpoint in the run's folder if there is one.
+
+    Under `torchrun` every worker draws its own batch; the first writes the files.
+    """
+    worker = join_workers()
     torch.manual_seed(run.seed)
     cache = load_latents(run, glyphs, pictures_per_glyph)
     tokens = _caption_tokens(run, glyphs)
@@ -59,23 +73,29 @@ def train_unet(run: Run, glyphs: list[Glyph], iterations: int, pictures_per_glyp
         average.load_state_dict(saved["average"])
         optimizer.load_state_dict(saved["optimizer"])
         start = saved["iteration"]
-        torch.manual_seed(run.seed + start)
+        torch.manual_seed(run.seed + start + 1_000_000 * worker)
+    denoiser = torch.compile(model) if compiled else model
     alphas = alphas_cumprod().to(run.device)
     losses: list[float] = []
-    progress = tqdm(range(start, iterations), initial=start, total=iterations, desc="unet", mininterval=10)
+    progress = tqdm(
+        range(start, iterations), initial=start, total=iterations, desc="unet", mininterval=10, disable=worker > 0
+    )
     for step in progress:
         set_learning_rate(optimizer, PEAK_RATE, step, WARM_UP, iterations)
         chosen = torch.randint(len(cache.labels), (BATCH,), device=run.device)
         with run.autocast():
             context = encode(model.text, tokens[_caption_rows(cache.labels[chosen], len(glyphs))])
-            loss = noise_loss(model, cache.latents[chosen], context, alphas)
+            loss = noise_loss(denoiser, cache.latents[chosen], context, alphas)
         loss.backward()
+        average_gradients(model)
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()
         _update_average(average, model, step)
         losses.append(loss.item())
         done = step + 1
+        if worker > 0:
+            continue
         if done % LOG_EVERY == 0:
             mean = sum(losses) / len(losses)
             losses.clear()

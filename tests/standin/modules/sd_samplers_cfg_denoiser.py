@@ -73,6 +73,15 @@ class CFGDenoiser(torch.nn.Module):
         self.padded_cond_uncond = missing != 0
         return (longer(tensor, -missing), uncond) if missing < 0 else (tensor, longer(uncond, missing))
 
+    def combine_denoised(self, x_out, conds_list, uncond, cond_scale):
+        """Guidance: from the unconditional rows (the last ones) towards each image's conditions by their weights."""
+        base = x_out[-uncond.shape[0] :]
+        denoised = base.clone()
+        for i, parts in enumerate(conds_list):
+            for index, weight in parts:
+                denoised[i] += (x_out[index] - base[i]) * (weight * cond_scale)
+        return denoised
+
     def forward(self, x, sigma, uncond, cond, cond_scale, s_min_uncond, image_cond):
         if state.interrupted or state.skipped:
             raise sd_samplers_common.InterruptedException
@@ -136,11 +145,7 @@ class CFGDenoiser(torch.nn.Module):
         cfg_denoised_callback(CFGDenoisedParams(x_out, state.sampling_step, state.sampling_steps, self.inner_model))
 
         scale = 1.0 if skip_uncond else cond_scale * self.cond_scale_miltiplier
-        base = x_out[-images:]
-        denoised = base.clone()
-        for i, parts in enumerate(conds_list):
-            for index, weight in parts:
-                denoised[i] += (x_out[index] - base[i]) * (weight * scale)
+        denoised = self.combine_denoised(x_out, conds_list, uncond, scale)
         if not self.mask_before_denoising and self.mask is not None:
             denoised = self._blend(denoised, sigma)
         self.sampler.last_latent = self.get_pred_x0(x_in[first], x_out[first], sigma)

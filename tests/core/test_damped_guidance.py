@@ -1,0 +1,107 @@
+"""Noise-damped guidance: the paper's formula, and equal to the official code's guided result at every step."""
+
+from __future__ import annotations
+
+import copy
+import math
+from types import MethodType
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_redilation import OFFICIAL, OFFICIAL_TAU, official_factors, reference, scalecrafter_plan
+from torch import nn
+from unets import TinyUNet, inputs, tiny_unet, uniform_timesteps
+
+from hidiffusion_ext.core import Family, Run, Schedule, hidiffusion
+from hidiffusion_ext.core.damped_guidance import damp
+
+OFFICIAL_BASE = {
+    Family.SD1: {"down.2": 3, "down.3": 4, "mid": 4, "up.0": 4, "up.1": 3},
+    Family.SD2: {"down.2": 3, "down.2.ds": 4, "down.3": 4, "mid": 4, "up.0": 4, "up.1": 4, "up.2": 3},
+    Family.SDXL: {"mid": 2, "up.0": 2},
+}
+"""The official configs for the base evaluation at four times the native side."""
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.lists(st.floats(-8, 8), min_size=1, max_size=3), min_size=1, max_size=3), st.floats(1, 20))
+def test_guidance_on_the_shifted_rows_is_the_formula(weights: list[list[float]], scale: float) -> None:
+    count = len(weights)
+    pictures = [*(i for i, own in enumerate(weights) for _ in own), *range(count)]
+    rows, base = torch.randn(len(pictures), 4, 2, 2).double(), torch.randn(count, 4, 2, 2).double()
+    shifted = damp(rows, pictures, base)
+    for picture in range(count):
+        conds = [row for row, owner in enumerate(pictures[:-count]) if owner == picture]
+        guided, formula = shifted[picture - count].clone(), base[picture].clone()
+        for row, weight in zip(conds, weights[picture]):
+            guided += (shifted[row] - shifted[picture - count]) * weight * scale
+            formula += (rows[row] - rows[picture - count]) * weight * scale
+        torch.testing.assert_close(guided, formula)
+
+
+def test_a_base_like_the_strong_evaluation_changes_no_bit() -> None:
+    rows = torch.randn(4, 4, 8, 8)
+    assert torch.equal(damp(rows, [0, 1, 0, 1], rows[-2:]), rows)
+
+
+@pytest.mark.parametrize("family", list(Family))
+def test_every_step_equals_the_official_code(family: Family) -> None:
+    depth = 2 if family is Family.SDXL else 1
+    unet = tiny_unet(family, depth=depth, deep=depth)
+    theirs = copy.deepcopy(unet)
+    strong, base = (official_factors(theirs, table) for table in (OFFICIAL[family, 4], OFFICIAL_BASE[family]))
+    steps, scale, tau = 10, 7.5, OFFICIAL_TAU[family, 4]
+    plan = scalecrafter_plan(unet, (64, 64), native_size=128)
+    assert list(plan.damped.steps(50)) == list(range(tau))
+    timesteps = uniform_timesteps(steps)
+    run = Run(Schedule(timesteps))
+    with torch.inference_mode(), hidiffusion(unet, plan, run):
+        for step in range(steps):
+            x, context = inputs((64, 64), seed=step, batch=2)
+            x = x[:1].expand(2, -1, -1, -1)
+            t = torch.full((2,), timesteps[step])
+            active = step < int(steps * tau / 50)
+            shrunk = (tau - step * 50 / steps) / tau
+            rows = unet(x, t, context=context)
+            assert run.damped is active
+            if active:
+                with run.base_evaluation():
+                    rows = damp(rows, [0, 0], unet(x[1:], t[1:], context=context[1:]))
+            ours = rows[1] + scale * (rows[0] - rows[1])
+            c, u = official(theirs, strong if active else {}, shrunk, x, t, context)
+            start = official(theirs, base, shrunk, x, t, context)[1] if active else u
+            expected = start + scale * (c - u)
+            assert not active or float((start - u).abs().max()) > 1e-4
+            assert float((ours - expected).abs().max()) <= 1e-4 * max(1.0, float(expected.std()))
+
+
+def official(
+    unet: TinyUNet, factors: dict[nn.Conv2d, float], shrunk: float, x: torch.Tensor, t: torch.Tensor, context: object
+) -> torch.Tensor:
+    """The UNet with the official processor at these progressive factors."""
+    for module in unet.modules():
+        module.__dict__.pop("forward", None)
+    for conv, full in factors.items():
+        used = max(math.ceil(full * shrunk), 2)
+        conv.forward = MethodType(lambda conv, x, used=used: reference(conv, x, used), conv)
+    return unet(x, t, context=context)
+
+
+def test_only_the_4x_tables_have_a_base() -> None:
+    unet = tiny_unet(Family.SD1)
+    plan = scalecrafter_plan(unet, (32, 32))
+    assert plan.describe(50) == "re-dilation until step 35 of 50, noise-damped guidance until step 35 of 50"
+    assert {site.base for site in plan.redilations} == {(1.0, 1.0), (3.0, 3.0), (4.0, 4.0)}
+    off = scalecrafter_plan(unet, (32, 32), damped_guidance=False)
+    assert not off.damped.steps(50)
+    assert {site.base for site in off.redilations} == {(1.0, 1.0)}
+    assert not scalecrafter_plan(unet, (16, 16)).damped.steps(50)
+
+
+def test_the_base_evaluation_ends_with_an_error_too() -> None:
+    run = Run(Schedule([999.0]))
+    with pytest.raises(RuntimeError), run.base_evaluation():
+        raise RuntimeError
+    assert not run.is_base

@@ -1,0 +1,173 @@
+"""Noise-damped guidance in the host's own guidance: every way in which that batches, splits, weighs and skips."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from hidiffusion_ext.core import Run, Schedule
+from hidiffusion_ext.hosts.guidance import damped_guidance
+from modules import prompt_parser, sd_samplers_cfg_denoiser, shared
+
+SCALE = 5.0
+PROMPTS = {
+    "plain": ["a cat", "a dog"],
+    "weighted": ["a cat AND a dog :0.5", "a bird :2"],
+    "unequal": ["a cat " * 60, "a dog " * 60],
+    "unequal and weighted": ["a cat " * 60 + "AND a dog " * 60 + ":-0.5", "a bird " * 60],
+}
+SETTINGS: list[dict[str, Any]] = [
+    {},
+    {"batch_cond_uncond": False},
+    {"pad_cond_uncond": True},
+    {"pad_cond_uncond": True, "batch_cond_uncond": False},
+]
+
+
+class Model(nn.Module):
+    """Stands for k-diffusion's wrapper around the model; its answers are easy to foresee, row by row.
+
+    Attributes:
+        rows: (x, sigma, context, image) of all rows of the host's own evaluations, in order.
+        base_rows: How many rows the base evaluations had.
+        dilated: Whether the base evaluations answer otherwise.
+    """
+
+    def __init__(self, run: Run) -> None:
+        super().__init__()
+        self.run = run
+        self.rows: list[tuple[torch.Tensor, ...]] = []
+        self.base_rows = 0
+        self.dilated = True
+
+    def forward(self, x: torch.Tensor, sigma: torch.Tensor, cond: dict[str, Any]) -> torch.Tensor:
+        if self.run.is_base:
+            self.base_rows += len(x)
+        else:
+            self.rows += zip(x, sigma, cond["c_crossattn"][0], cond["c_concat"][0])
+        return answer(x, sigma, cond, base=self.run.is_base and self.dilated)
+
+
+def answer(x: torch.Tensor, sigma: torch.Tensor, cond: dict[str, Any], *, base: bool) -> torch.Tensor:
+    (context,), (image,) = cond["c_crossattn"], cond["c_concat"]
+    said = context.double().mean((1, 2)) + image.mean((1, 2, 3))
+    strong = x * said[:, None, None, None] / sigma[:, None, None, None]
+    return strong + x.square() + said[:, None, None, None].cos() if base else strong
+
+
+class Denoiser(sd_samplers_cfg_denoiser.CFGDenoiser):
+    """The host's denoiser around that model."""
+
+    model: Model
+
+    @property
+    def inner_model(self) -> Model:
+        return self.model
+
+
+class Evaluation:
+    """One evaluation of a pass of two pictures.
+
+    Attributes:
+        model: The model.
+        ordinary: The result of ordinary guidance on the strong answers.
+        guided: The result under `damped_guidance`.
+        expected: The formula's.
+    """
+
+    def __init__(self, prompts: list[str], *, damped: bool = True, dilated: bool = True, scale: float = SCALE) -> None:
+        run = Run(Schedule([999.0]))
+        run.damped = damped
+        self.model = Model(run)
+        self.model.dilated = dilated
+        sampler: Any = SimpleNamespace(model_wrap=self.model, sampler_extra_args={}, last_latent=None)
+        denoiser = sampler.model_wrap_cfg = Denoiser(sampler)
+        denoiser.model = self.model
+        denoiser.total_steps = 10
+        denoiser.p = SimpleNamespace(
+            refiner_checkpoint_info=None, refiner_switch_at=None, scripts=None, extra_generation_params={}
+        )
+        generator = torch.Generator().manual_seed(0)
+        x = torch.randn(2, 4, 3, 5, generator=generator).double()
+        sigma, image = torch.tensor([2.0, 3.0]).double(), torch.randn(2, 5, 1, 1, generator=generator).double()
+        texts, negative = (prompt_parser.SdConditioning(t, width=64, height=64) for t in (prompts, ["", "ugly"]))
+        conds = prompt_parser.get_multicond_learned_conditioning(shared.sd_model, texts, 10)
+        uncond = prompt_parser.get_learned_conditioning(shared.sd_model, negative, 10)
+        arguments = (x, sigma, uncond, conds, scale, 0.0, image)
+        self.ordinary = denoiser(*arguments)
+        attributes = dict(vars(denoiser))
+        denoiser.step = 0
+        with damped_guidance(sampler, run):
+            self.guided = denoiser(*arguments)
+        attributes["step"] = denoiser.step
+        assert vars(denoiser) == attributes
+        assert not self.model._forward_pre_hooks
+        x, sigma, context, image = (torch.stack(values) for values in zip(*self.model.rows[-2:]))
+        cond = {"c_crossattn": [context], "c_concat": [image]}
+        strong, base = (answer(x, sigma, cond, base=base) for base in (False, True))
+        self.expected = self.ordinary + (base - strong)
+
+
+@pytest.fixture(params=SETTINGS, ids=str)
+def host_settings(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in request.param.items():
+        monkeypatch.setitem(shared.opts.data, name, value)
+
+
+@pytest.mark.usefixtures("host_settings")
+@pytest.mark.parametrize("prompts", PROMPTS.values(), ids=list(PROMPTS))
+def test_it_is_the_formula_with_one_more_evaluation_of_the_unconditional_rows(prompts: list[str]) -> None:
+    evaluation = Evaluation(prompts)
+    torch.testing.assert_close(evaluation.guided, evaluation.expected)
+    assert evaluation.model.base_rows == 2
+    assert not torch.allclose(evaluation.guided, evaluation.ordinary)
+
+
+@pytest.mark.usefixtures("host_settings")
+@pytest.mark.parametrize("prompts", PROMPTS.values(), ids=list(PROMPTS))
+def test_a_base_like_the_strong_evaluation_is_ordinary_guidance_to_the_bit(prompts: list[str]) -> None:
+    evaluation = Evaluation(prompts, dilated=False)
+    assert torch.equal(evaluation.guided, evaluation.ordinary)
+    assert evaluation.model.base_rows == 2
+
+
+def test_steps_that_do_not_want_it_cost_nothing() -> None:
+    evaluation = Evaluation(PROMPTS["plain"], damped=False)
+    assert torch.equal(evaluation.guided, evaluation.ordinary)
+    assert evaluation.model.base_rows == 0
+
+
+def test_without_guidance_there_is_nothing_to_damp(monkeypatch: pytest.MonkeyPatch) -> None:
+    evaluation = Evaluation(PROMPTS["plain"], scale=1.0)
+    assert torch.equal(evaluation.guided, evaluation.ordinary)
+    assert evaluation.model.base_rows == 0
+    monkeypatch.setitem(shared.opts.data, "skip_early_cond", 1.0)
+    evaluation = Evaluation(PROMPTS["plain"])
+    assert torch.equal(evaluation.guided, evaluation.ordinary)
+    assert evaluation.model.base_rows == 0
+
+
+def test_instruct_pix2pix() -> None:
+    """Its denoiser evaluates three rows per picture and combines them in a method of its own."""
+    run = Run(Schedule([999.0]))
+    run.damped = True
+    model = Model(run)
+    x, sigma = torch.randn(6, 4, 3, 5).double(), torch.ones(6).double()
+    context, image = torch.randn(6, 7, 8).double(), torch.randn(6, 5, 1, 1).double()
+    cond = {"c_crossattn": [context], "c_concat": [image]}
+
+    def combine(rows: torch.Tensor, scale: float) -> torch.Tensor:
+        out_cond, out_image, out_uncond = rows.chunk(3)
+        return out_uncond + scale * (out_cond - out_image) + 1.5 * (out_image - out_uncond)
+
+    sampler: Any = SimpleNamespace(model_wrap=model, model_wrap_cfg=SimpleNamespace(combine_denoised=None))
+    sampler.model_wrap_cfg.combine_denoised_for_edit_model = combine
+    with damped_guidance(sampler, run):
+        guided = sampler.model_wrap_cfg.combine_denoised_for_edit_model(model(x, sigma, cond=cond), SCALE)
+    difference = answer(x, sigma, cond, base=True) - answer(x, sigma, cond, base=False)
+    torch.testing.assert_close(guided, combine(model(x, sigma, cond=cond), SCALE) + difference[-2:])
+    assert sampler.model_wrap_cfg.combine_denoised_for_edit_model is combine
