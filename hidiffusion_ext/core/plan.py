@@ -34,11 +34,13 @@ class Task:
         hires: The second pass of a hires-fix job.
         v_prediction: The model predicts v (SD2.1 at 768).
         playground: A Playground model, which the official code spares the aggressive start.
+        windows_conflict: Why MSW-MSA has to be left out, in a few words; empty if it need not be.
     """
 
     hires: bool = False
     v_prediction: bool = False
     playground: bool = False
+    windows_conflict: str = ""
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,7 @@ class Plan:
         damped: When guidance is noise-damped.
         windows: The self-attentions that get windows, for the whole pass.
         window_shift: How the windows move.
+        windows_conflict: Why windows were asked for and left out; empty if they were not.
         reason: Why nothing is active; empty if something is.
     """
 
@@ -105,6 +108,7 @@ class Plan:
     damped: Span = Span()
     windows: tuple[WindowSite, ...] = ()
     window_shift: WindowShift = WindowShift.CYCLE
+    windows_conflict: str = ""
     reason: str = ""
 
     @property
@@ -163,4 +167,6 @@ class Plan:
             parts.append(f"noise-damped guidance until {until(damped[-1])}{of}")
         if self.windows:
             parts.append("MSW-MSA" + " on resized odd feature maps" * self._odd_windows())
+        if parts and self.windows_conflict:
+            parts.append(f"no MSW-MSA because {self.windows_conflict}")
         return ", ".join(parts)

@@ -54,9 +54,12 @@ def make_plan(options: Options, unet: UNetMap, latent: Size, task: Task = Task()
         return nothing(f"the Turbo preset is for SDXL-Turbo, this model is {unet.family.value}")
     plan = PLANNERS[options.method](options, plan, task)
     if options.msw_msa and not plan.reason:
-        plan = dataclasses.replace(plan, windows=_windows(unet))
+        taken = task.windows_conflict
+        plan = dataclasses.replace(plan, windows=() if taken else finest_attentions(unet), windows_conflict=taken)
     if plan.reason or plan.windows or plan.redilations or plan.strided.end or plan.pooled.end:
         return plan
+    if plan.windows_conflict:
+        return nothing(f"only MSW-MSA is switched on, which is left out because {plan.windows_conflict}")
     return nothing("everything it could do is switched off")
 
 
@@ -66,7 +69,7 @@ def _native_side(preset: Preset, family: Family, task: Task) -> int:
     return NATIVE_SIDE_SD2_V if family is Family.SD2 and task.v_prediction else NATIVE_SIDE[family]
 
 
-def _windows(unet: UNetMap) -> tuple[WindowSite, ...]:
+def finest_attentions(unet: UNetMap) -> tuple[WindowSite, ...]:
     """The self-attentions of the finest level that has any, in the order they run."""
     finest = min(unet.level(i) for i, block in enumerate(unet.inputs) if block.attentions)
     inside = [i for i in range(len(unet.inputs)) if unet.level(i) == finest]

@@ -16,6 +16,7 @@ from torch import nn
 
 from ..core import Run
 from ..core.damped_guidance import damp
+from .wrapping import wrap_method
 
 
 @contextmanager
@@ -26,10 +27,11 @@ def damped_guidance(sampler: Any, run: Run) -> Generator[None, None, None]:
     no further evaluation.
 
     Args:
-        sampler: The job's sampler; `model_wrap_cfg` is its denoiser, `model_wrap` the model that one evaluates.
+        sampler: The job's sampler; `model_wrap_cfg` is its denoiser and that one's `inner_model` what it evaluates.
         run: The pass, whose context is open.
     """
-    model: nn.Module = sampler.model_wrap
+    denoiser = sampler.model_wrap_cfg
+    model: nn.Module = denoiser.inner_model
     calls: list[tuple[Any, ...]] = []
 
     def note(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -57,9 +59,9 @@ def damped_guidance(sampler: Any, run: Run) -> Generator[None, None, None]:
 
     with ExitStack() as stack:
         stack.callback(model.register_forward_pre_hook(note, with_kwargs=True).remove)
-        _wrap(stack, sampler.model_wrap_cfg, "combine_denoised", combine)
-        if hasattr(sampler.model_wrap_cfg, "combine_denoised_for_edit_model"):
-            _wrap(stack, sampler.model_wrap_cfg, "combine_denoised_for_edit_model", combine_for_edit_model)
+        wrap_method(stack, denoiser, "combine_denoised", combine)
+        if hasattr(denoiser, "combine_denoised_for_edit_model"):
+            wrap_method(stack, denoiser, "combine_denoised_for_edit_model", combine_for_edit_model)
         yield
 
 
@@ -84,21 +86,3 @@ def _last_rows(value: Any, count: int) -> Any:
     if isinstance(value, (list, tuple)):
         return type(value)(_last_rows(item, count) for item in cast("list[Any]", value))
     return value
-
-
-def _wrap(stack: ExitStack, owner: Any, name: str, wrapper: Callable[..., Any]) -> None:
-    """Puts `wrapper(original, ...)` in the place of a method of this one object."""
-    own = vars(owner).get(name)
-    original = getattr(owner, name)
-
-    def call(*args: Any) -> Any:
-        return wrapper(original, *args)
-
-    def restore() -> None:
-        if own is None:
-            vars(owner).pop(name)
-        else:
-            setattr(owner, name, own)
-
-    setattr(owner, name, call)
-    stack.callback(restore)

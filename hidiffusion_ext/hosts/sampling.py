@@ -15,13 +15,16 @@ from typing import Any
 
 import torch
 
+from .wrapping import wrap_method
+
 OpenContext = Callable[[list[float]], AbstractContextManager[None]]
 
 
 def around_next_pass(sampler: Any, open_context: OpenContext, on_failure: Callable[[Exception], None]) -> None:
     """Opens `open_context(timesteps)` around the sampler's next pass, and takes itself away when the pass ends.
 
-    Asked again before the pass starts, only the last request counts. The context is closed however the pass ends.
+    Asked again before the pass starts, only the last request counts. The context is closed however the pass ends. When
+    the host takes another model in the middle of the pass (refiner), it is closed and opened anew.
 
     Args:
         sampler: The job's sampler object.
@@ -39,11 +42,23 @@ def around_next_pass(sampler: Any, open_context: OpenContext, on_failure: Callab
     @functools.wraps(func)  # samplers look at the signature to see which arguments the function takes
     def one_pass(*args: Any, **kwargs: Any) -> Any:
         cancel(sampler)
-        with ExitStack() as stack:
-            try:
-                stack.enter_context(open_context(pass_timesteps(sampler, kwargs)))
-            except Exception as error:
-                on_failure(error)
+        with ExitStack() as outer:
+            current = outer.enter_context(ExitStack())
+
+            def open_anew() -> None:
+                try:
+                    current.close()
+                    current.enter_context(open_context(pass_timesteps(sampler, kwargs)))
+                except Exception as error:
+                    on_failure(error)
+
+            def take_other_model(original: Callable[[], None]) -> None:
+                original()
+                open_anew()
+
+            open_anew()
+            if hasattr(sampler.model_wrap_cfg, "update_inner_model"):
+                wrap_method(outer, sampler.model_wrap_cfg, "update_inner_model", take_other_model)
             return func(*args, **kwargs)
 
     one_pass.hidiffusion_original = func  # type: ignore[attr-defined]

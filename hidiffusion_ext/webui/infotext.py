@@ -27,7 +27,10 @@ ALL_KEYS = [FIRST_PASS, HIRES_PASS, REFUSED, *SETTING_KEYS.values()]
 
 
 def write_active(params: dict[str, Any], options: Options, description: str, *, hires: bool) -> None:
-    """Notes what is active in a pass, and the settings needed to get it again."""
+    """Notes what is active in a pass, and the settings needed to get it again; an empty description: nothing is."""
+    if not description:
+        clear(params, hires=hires)
+        return
     params[HIRES_PASS if hires else FIRST_PASS] = description
     for name, value in options.changed().items():
         if name in SETTING_KEYS:

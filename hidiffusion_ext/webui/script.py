@@ -16,6 +16,7 @@ from ..core.plan import CELL
 from ..core.windows import Size
 from ..hosts.guidance import damped_guidance
 from ..hosts.model import Model, NoUNet, find_model
+from ..hosts.neighbours import windows_conflict
 from ..hosts.sampling import around_next_pass
 from . import infotext
 from .log import logger
@@ -43,45 +44,52 @@ class HiDiffusionScript(scripts.Script):
         if options is None:
             return
         if getattr(p, "firstpass_image", None) is None:  # otherwise an existing picture goes straight to the hires pass
-            self._plan(p, options, (p.height // CELL, p.width // CELL), hires=False)
+            self._expect(p, options, (p.height // CELL, p.width // CELL), hires=False)
         if getattr(p, "enable_hr", False):
-            self._plan(p, options, (p.hr_upscale_to_y // CELL, p.hr_upscale_to_x // CELL), hires=True)
+            self._expect(p, options, (p.hr_upscale_to_y // CELL, p.hr_upscale_to_x // CELL), hires=True)
 
     def process_before_every_sampling(self, p: Any, *args: Any, **kwargs: Any) -> None:
-        """Plans the pass that is about to start and opens the patched UNet around it."""
+        """Asks for the UNet to be patched for the pass that is about to start."""
         options = self._options(p, args)
         if options is None:
             return
+        latent: Size = tuple(kwargs["x"].shape[-2:])
         hires = getattr(p, "is_hr_pass", False)
         if not hires:
             infotext.clear(p.extra_generation_params, hires=True)  # expected so far; true once it starts
-        planned = self._plan(p, options, tuple(kwargs["x"].shape[-2:]), hires=hires)
-        if planned is None:
-            return
-        model, plan = planned
-        about = f"{plan.unet.family.value}, {plan.latent[1] * CELL}x{plan.latent[0] * CELL}"
-        about += ", hires pass" if hires else ""
-        if not plan.active:
-            logger.info("%s: %s", about, plan.reason)
-            return
+        began = False
 
         @contextmanager
         def patched(timesteps: list[float]) -> Generator[None, None, None]:
+            """Around the pass, and anew around its rest when the host takes another model (refiner)."""
+            nonlocal began
+            model, plan = _plan(p, options, latent, hires=hires)
             schedule = Schedule(timesteps)
             active = plan.describe(schedule.steps)
-            if active:
-                infotext.write_active(p.extra_generation_params, options, active, hires=hires)
-            else:
-                infotext.clear(p.extra_generation_params, hires=hires)
-                active = f"nothing: {schedule.steps} steps are too few for these thresholds"
-            logger.info("%s, preset %s: %s", about, plan.preset.value, active)
-            generator = torch.Generator().manual_seed(int(p.seeds[0]))
-            run = Run(schedule, generator)
+            if not began:
+                infotext.write_active(p.extra_generation_params, options, active if plan.active else "", hires=hires)
+            about = f"{plan.unet.family.value}, {plan.latent[1] * CELL}x{plan.latent[0] * CELL}"
+            about += ", hires pass" * hires + ", from the model switch on" * began
+            about += f", preset {plan.preset.value}" * plan.active
+            active = active or f"nothing: {schedule.steps} steps are too few for these thresholds"
+            logger.info("%s: %s", about, active)
+            began = True
+            if not plan.active:
+                yield
+                return
+            run = Run(schedule, torch.Generator().manual_seed(int(p.seeds[0])))
             guidance = damped_guidance(p.sampler, run) if plan.damped.steps(schedule.steps) else nullcontext()
             with hidiffusion(model.unet, plan, run), guidance:
                 yield
 
-        around_next_pass(p.sampler, patched, lambda error: self._refuse(p, f"unexpected: {error}", hires=hires))
+        def failed(error: Exception) -> None:
+            reason = str(error) if isinstance(error, (NoUNet, UnsupportedUNet)) else f"unexpected: {error}"
+            if began:
+                logger.warning("not used from the model switch on: %s", reason)
+            else:
+                self._refuse(p, reason, hires=hires)
+
+        around_next_pass(p.sampler, patched, failed)
 
     def _options(self, p: Any, args: tuple[Any, ...]) -> Options | None:
         """The job's options, or None if HiDiffusion is off or cannot be used as asked."""
@@ -94,21 +102,15 @@ class HiDiffusionScript(scripts.Script):
             return None
         return options if options.enabled else None
 
-    def _plan(self, p: Any, options: Options, latent: Size, *, hires: bool) -> tuple[Model, Plan] | None:
-        """The model and the plan of one pass, noted in the infotext; None if the model is refused."""
+    def _expect(self, p: Any, options: Options, latent: Size, *, hires: bool) -> None:
+        """Notes in the infotext what a pass will get."""
         try:
-            model = find_model(p)
-            unet_map = map_unet(model.unet)
+            _, plan = _plan(p, options, latent, hires=hires)
         except (NoUNet, UnsupportedUNet) as error:
             self._refuse(p, str(error), hires=hires)
-            return None
-        task = Task(hires, model.v_prediction, playground="playground" in model.name.casefold())
-        plan = make_plan(options, unet_map, latent, task)
-        if plan.active:
-            infotext.write_active(p.extra_generation_params, options, plan.describe(), hires=hires)
-        else:
-            infotext.clear(p.extra_generation_params, hires=hires)
-        return model, plan
+            return
+        expected = plan.describe() if plan.active else ""
+        infotext.write_active(p.extra_generation_params, options, expected, hires=hires)
 
     def _refuse(self, p: Any, reason: str, *, hires: bool) -> None:
         """Says in log, infotext and page why the pass runs unchanged; once per job and reason."""
@@ -116,3 +118,16 @@ class HiDiffusionScript(scripts.Script):
             logger.warning("not used: %s", reason)
             p.comment(f"HiDiffusion was not used: {reason}.")
         infotext.write_refused(p.extra_generation_params, reason, hires=hires)
+
+
+def _plan(p: Any, options: Options, latent: Size, *, hires: bool) -> tuple[Model, Plan]:
+    """The model that is loaded now and the plan of a pass with it.
+
+    Raises:
+        NoUNet, UnsupportedUNet: if this model cannot be patched.
+    """
+    model = find_model(p)
+    unet_map = map_unet(model.unet)
+    is_playground = "playground" in model.name.casefold()
+    task = Task(hires, model.v_prediction, is_playground, windows_conflict(model.unet, unet_map))
+    return model, make_plan(options, unet_map, latent, task)

@@ -208,6 +208,18 @@ def test_the_cells_of_an_xyz_plot_are_the_pictures_of_single_jobs(host: Host) ->
         assert any(np.array_equal(single, image) for image in plot)
 
 
+@pytest.mark.parametrize("refiner", ["tiny-sd1-b", "tiny-sdxl"])
+def test_a_refiner_takes_over_in_the_middle_of_the_pass(host: Host, refiner: str) -> None:
+    job = {"refiner_checkpoint": refiner, "refiner_switch_at": 0.5, "steps": 4, **host.size(768, 768)}
+    before, _ = host.txt2img(**job)
+    images, info = host.txt2img({**ON, "preset": "Custom", "t1": 1.0}, **job)
+    assert said(info)["HiDiffusion"] == "RAU-Net until step 4 of 4, MSW-MSA"
+    assert "HiDiffusion refused" not in said(info)
+    assert not same(images, before)
+    assert same(host.txt2img(**job)[0], before)
+    host.txt2img(steps=1)  # the host goes back to the first model with the next job
+
+
 def test_an_interrupt_leaves_nothing(host: Host) -> None:
     expected, _ = host.txt2img()
     images, _ = host.txt2img(ON, probe=[{"interrupt": 1}], steps=6, **host.size(768, 768))
@@ -237,6 +249,7 @@ def test_positional_and_mapping_arguments_mean_the_same(host: Host) -> None:
         True,
         False,
         False,
+        True,
         "Custom",
         0.5,
         0.0,
@@ -257,7 +270,7 @@ def test_positional_and_mapping_arguments_mean_the_same(host: Host) -> None:
         ([{"enabled": True, "t1": 1.5}], ["t1", "1.5", "0 to 1"]),
         ([{"enabled": True, "preset": "8x"}], ["preset", "'8x'", "Auto"]),
         ([{"enabled": "yes"}], ["enabled", "'yes'", "true or false"]),
-        ([True, "HiDiffusion", True, True, False, None], ["preset", "None"]),
+        ([True, "HiDiffusion", True, True, False, True, None], ["preset", "None"]),
         (["on"], ["enabled", "'on'"]),
     ],
 )

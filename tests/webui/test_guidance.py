@@ -84,7 +84,7 @@ class Evaluation:
         run.damped = damped
         self.model = Model(run)
         self.model.dilated = dilated
-        sampler: Any = SimpleNamespace(model_wrap=self.model, sampler_extra_args={}, last_latent=None)
+        sampler: Any = SimpleNamespace(sampler_extra_args={}, last_latent=None)
         denoiser = sampler.model_wrap_cfg = Denoiser(sampler)
         denoiser.model = self.model
         denoiser.total_steps = 10
@@ -164,7 +164,7 @@ def test_instruct_pix2pix() -> None:
         out_cond, out_image, out_uncond = rows.chunk(3)
         return out_uncond + scale * (out_cond - out_image) + 1.5 * (out_image - out_uncond)
 
-    sampler: Any = SimpleNamespace(model_wrap=model, model_wrap_cfg=SimpleNamespace(combine_denoised=None))
+    sampler: Any = SimpleNamespace(model_wrap_cfg=SimpleNamespace(inner_model=model, combine_denoised=None))
     sampler.model_wrap_cfg.combine_denoised_for_edit_model = combine
     with damped_guidance(sampler, run):
         guided = sampler.model_wrap_cfg.combine_denoised_for_edit_model(model(x, sigma, cond=cond), SCALE)

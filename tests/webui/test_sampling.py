@@ -72,6 +72,43 @@ def test_the_context_closes_whatever_ends_the_pass(error: type[BaseException]) -
     assert sampler.func is func
 
 
+def test_another_model_in_the_middle_of_the_pass_opens_the_context_anew() -> None:
+    record, failures = Recorder(), []
+
+    def func(denoiser: Any, *, sigmas: Any) -> None:
+        record.events.append("first model")
+        denoiser.update_inner_model()
+        record.events.append("second model")
+
+    sampler = fake_sampler(func)
+    denoiser = sampler.model_wrap_cfg
+    denoiser.update_inner_model = lambda: record.events.append("switched")
+    original = denoiser.update_inner_model
+    around_next_pass(sampler, record, failures.append)
+    sampler.func(denoiser, sigmas=sigmas())
+    opened = ("opened", [300.0, 200.0, 100.0])
+    assert record.events == [opened, "first model", "switched", "closed", opened, "second model", "closed"]
+    assert denoiser.update_inner_model is original
+    assert failures == []
+
+
+def test_a_model_that_is_refused_after_the_switch_runs_unchanged() -> None:
+    record, failures, opened = Recorder(), [], []
+
+    def open_once(timesteps: list[float]) -> Any:
+        if opened:
+            raise ValueError("refused")
+        opened.append(timesteps)
+        return record(timesteps)
+
+    sampler = fake_sampler(lambda denoiser, *, sigmas: denoiser.update_inner_model())
+    sampler.model_wrap_cfg.update_inner_model = lambda: record.events.append("switched")
+    around_next_pass(sampler, open_once, failures.append)
+    sampler.func(sampler.model_wrap_cfg, sigmas=sigmas())
+    assert record.events[1:] == ["switched", "closed"]
+    assert [str(error) for error in failures] == ["refused"]
+
+
 def test_asked_twice_only_the_last_request_counts() -> None:
     first, second, sampler = Recorder(), Recorder(), fake_sampler(lambda *, sigmas: "samples")
     func = sampler.func

@@ -1,0 +1,56 @@
+"""Other extensions that already do something to the self-attentions MSW-MSA would put windows around.
+
+Each is recognised by what it leaves on the modules, wherever it comes from, so none of them is imported.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import nn
+
+from ..core import UNetMap
+from ..core.planning import finest_attentions
+
+
+def windows_conflict(unet: nn.Module, unet_map: UNetMap) -> str:
+    """Why MSW-MSA has to be left out of the coming pass, in a few words for the user; empty if it need not be."""
+    for site in finest_attentions(unet_map):
+        scale = 2 ** unet_map.level(unet_map.partner(site.block) if site.output else site.block)
+        attention = unet.get_submodule(site.attention)
+        block = unet.get_submodule(site.attention.rpartition(".")[0])
+        for reason, is_there in CONFLICTS.items():
+            if is_there(attention, block, scale):
+                return reason
+    return ""
+
+
+def _merges_tokens(attention: nn.Module, block: Any, scale: int) -> bool:
+    """tomesd: every block knows the settings, and merges if it is not coarser than they allow."""
+    settings = getattr(block, "_tome_info", {"args": {"ratio": 0}})["args"]
+    return settings["ratio"] > 0 and settings["merge_attn"] and scale <= settings["max_downsample"]
+
+
+def _tiles(attention: Any, block: nn.Module, scale: int) -> bool:
+    """A1111's built-in HyperTile: stays on the module for ever once used, and says there whether it is on."""
+    return getattr(getattr(attention, "__webui_hypertile_params", None), "enabled", False)
+
+
+def _adds_to_projections(attention: Any, block: nn.Module, scale: int) -> bool:
+    """ControlLLLite: adds a picture of the whole feature map to queries, keys or values."""
+    return any(getattr(getattr(attention, name, None), "lllite_list", None) for name in ("to_q", "to_k", "to_v"))
+
+
+def _looks_at_other_pictures(attention: nn.Module, block: Any, scale: int) -> bool:
+    """sd-webui-controlnet's reference and style-align modes: self-attention also over another picture's tokens."""
+    return hasattr(block, "_original_inner_forward_cn_hijack")
+
+
+CONFLICTS: dict[str, Callable[[nn.Module, nn.Module, int], bool]] = {
+    "token merging is on": _merges_tokens,
+    "HyperTile is on": _tiles,
+    "a ControlLLLite model is in use": _adds_to_projections,
+    "ControlNet's reference mode is in use": _looks_at_other_pictures,
+}
+"""What the user is told -> how it is recognised: `(attn1, its transformer block, cells per feature and side)`."""

@@ -1,0 +1,151 @@
+"""Other programs that change the same modules: recognised, left in peace, and none of theirs is lost."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import tomesd
+import torch
+from torch import nn
+from unets import TinyUNet, inputs, tiny_unet, uniform_timesteps
+
+from hidiffusion_ext.core import Family, Options, Run, Schedule, Task, hidiffusion, make_plan, map_unet
+from hidiffusion_ext.hosts.neighbours import windows_conflict
+
+LATENT = (16, 24)
+
+
+def model_of(unet: TinyUNet) -> nn.Module:
+    """A Stable Diffusion model as tomesd looks at it."""
+    wrapper, model = nn.Module(), nn.Module()
+    wrapper.diffusion_model = unet
+    model.model = wrapper
+    return model
+
+
+def merge_tokens(unet: TinyUNet, **settings: Any) -> None:
+    tomesd.apply_patch(model_of(unet), **settings)
+
+
+def finest_attention(unet: TinyUNet) -> Any:
+    return unet.input_blocks[1][1].transformer_blocks[0].attn1
+
+
+def hypertile(unet: TinyUNet, enabled: bool) -> None:
+    """What A1111's built-in HyperTile leaves: its settings, and a forward that attends within tiles while it is on."""
+    attention = finest_attention(unet)
+    settings = SimpleNamespace(enabled=enabled, forward=attention.forward)
+
+    def forward(x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+        if not settings.enabled:
+            return settings.forward(x, *args, **kwargs)
+        count, length, width = x.shape
+        return settings.forward(x.reshape(count * 2, length // 2, width)).reshape(count, length, width)
+
+    setattr(attention, "__webui_hypertile_params", settings)
+    attention.forward = forward
+
+
+def control_lllite(unet: TinyUNet, models: list[object]) -> None:
+    """What ControlLLLite does to a projection: adds a picture of all H*W tokens."""
+    projection = finest_attention(unet).to_q
+    original = projection.forward
+
+    def forward(x: torch.Tensor) -> torch.Tensor:
+        return original(x + torch.ones(1, LATENT[0] * LATENT[1], 1)) if models else original(x)
+
+    projection.lllite_list = models
+    projection.forward = forward
+
+
+def reference(unet: TinyUNet) -> None:
+    """What sd-webui-controlnet's reference mode does to a block: self-attention with an explicit, longer context."""
+    block = unet.input_blocks[1][1].transformer_blocks[0]
+
+    def forward(x: torch.Tensor, context: Any = None) -> torch.Tensor:
+        own = block.norm1(x)
+        x = block.attn1(own, context=torch.cat([own, own], 1)) + x
+        x = block.attn2(block.norm2(x), context=context) + x
+        return block.ff(block.norm3(x)) + x
+
+    block._original_inner_forward_cn_hijack = block._forward
+    block._forward = forward
+
+
+CONFLICTS: dict[str, tuple[Callable[[TinyUNet], None], str]] = {
+    "tomesd": (partial(merge_tokens, ratio=0.5), "token merging is on"),
+    "hypertile": (partial(hypertile, enabled=True), "HyperTile is on"),
+    "lllite": (partial(control_lllite, models=[object()]), "a ControlLLLite model is in use"),
+    "reference": (reference, "ControlNet's reference mode is in use"),
+}
+PEACEFUL: dict[str, Callable[[TinyUNet], None]] = {
+    "nobody": lambda unet: None,
+    "tomesd with ratio 0": partial(merge_tokens, ratio=0.0),
+    "tomesd without attention": partial(merge_tokens, ratio=0.5, merge_attn=False, merge_mlp=True),
+    "hypertile, used before": partial(hypertile, enabled=False),
+    "lllite, used before": partial(control_lllite, models=[]),
+}
+
+
+@pytest.mark.parametrize(("apply", "reason"), CONFLICTS.values(), ids=list(CONFLICTS))
+def test_windows_give_way_and_it_is_said_why(apply: Callable[[TinyUNet], None], reason: str) -> None:
+    unet = tiny_unet()
+    apply(unet)
+    conflict = windows_conflict(unet, map_unet(unet))
+    assert conflict == reason
+    options = Options(native_size=64)
+    plan = make_plan(options, map_unet(unet), LATENT, Task(windows_conflict=conflict))
+    assert plan.describe(10) == f"RAU-Net until step 4 of 10, no MSW-MSA because {reason}"
+    only_windows = make_plan(
+        Options(native_size=64, rau_net=False), map_unet(unet), LATENT, Task(windows_conflict=conflict)
+    )
+    assert not only_windows.active
+    assert reason in only_windows.reason
+    x, context = inputs(LATENT)
+    t = torch.tensor([999.0])
+    torch.manual_seed(0)
+    with torch.inference_mode():
+        before = unet(x, t, context=context)
+        state = [(type(module), dict(vars(module))) for module in unet.modules()]
+        with hidiffusion(unet, plan, Run(Schedule(uniform_timesteps(10)))):
+            assert not torch.equal(unet(x, t, context=context), before)
+        assert [(type(module), dict(vars(module))) for module in unet.modules()] == state
+        if reason != "token merging is on":  # which draws at every call
+            assert torch.equal(unet(x, t, context=context), before)
+
+
+@pytest.mark.parametrize("apply", PEACEFUL.values(), ids=list(PEACEFUL))
+def test_what_is_there_but_not_at_work_is_no_conflict(apply: Callable[[TinyUNet], None]) -> None:
+    unet = tiny_unet()
+    apply(unet)
+    assert windows_conflict(unet, map_unet(unet)) == ""
+    plan = make_plan(Options(native_size=64), map_unet(unet), LATENT)
+    x, context = inputs(LATENT)
+    with torch.inference_mode(), hidiffusion(unet, plan, Run(Schedule(uniform_timesteps(10)))):
+        assert unet(x, torch.tensor([999.0]), context=context).shape == x.shape
+
+
+@pytest.mark.parametrize(("limit", "conflict"), [(1, ""), (2, "token merging is on")])
+def test_token_merging_that_stops_above_the_windows_is_no_conflict(limit: int, conflict: str) -> None:
+    unet = tiny_unet(Family.SDXL)
+    merge_tokens(unet, ratio=0.5, max_downsample=limit)
+    assert windows_conflict(unet, map_unet(unet)) == conflict
+
+
+def test_token_merging_taken_off_while_the_unet_is_patched() -> None:
+    unet = tiny_unet()
+    x, context = inputs(LATENT)
+    t = torch.tensor([999.0])
+    with torch.inference_mode():
+        before = unet(x, t, context=context)
+        merge_tokens(unet, ratio=0.5)
+        plan = make_plan(Options(native_size=64), map_unet(unet), LATENT, Task(windows_conflict="it is on"))
+        with hidiffusion(unet, plan, Run(Schedule(uniform_timesteps(10)))):
+            tomesd.remove_patch(model_of(unet))
+            unet(x, t, context=context)
+        assert torch.equal(unet(x, t, context=context), before)
+    assert not any(module._forward_pre_hooks or module._forward_hooks for module in unet.modules())
