@@ -27,8 +27,13 @@ def windows_conflict(unet: nn.Module, unet_map: UNetMap) -> str:
 
 
 def _merges_tokens(attention: nn.Module, block: Any, scale: int) -> bool:
-    """tomesd: every block knows the settings, and merges if it is not coarser than they allow."""
-    settings = getattr(block, "_tome_info", {"args": {"ratio": 0}})["args"]
+    """tomesd: every block gets another class, knows the settings, and merges if it is not coarser than they allow.
+
+    When it is taken off the class goes and the settings stay.
+    """
+    if type(block).__name__ != "ToMeBlock":
+        return False
+    settings = block._tome_info["args"]
     return settings["ratio"] > 0 and settings["merge_attn"] and scale <= settings["max_downsample"]
 
 

@@ -50,6 +50,11 @@ def hypertile(unet: TinyUNet, enabled: bool) -> None:
     attention.forward = forward
 
 
+def merge_tokens_no_more(unet: TinyUNet) -> None:
+    merge_tokens(unet, ratio=0.5)
+    tomesd.remove_patch(model_of(unet))
+
+
 def control_lllite(unet: TinyUNet, models: list[object]) -> None:
     """What ControlLLLite does to a projection: adds a picture of all H*W tokens."""
     projection = finest_attention(unet).to_q
@@ -86,6 +91,7 @@ PEACEFUL: dict[str, Callable[[TinyUNet], None]] = {
     "nobody": lambda unet: None,
     "tomesd with ratio 0": partial(merge_tokens, ratio=0.0),
     "tomesd without attention": partial(merge_tokens, ratio=0.5, merge_attn=False, merge_mlp=True),
+    "tomesd, used before": merge_tokens_no_more,
     "hypertile, used before": partial(hypertile, enabled=False),
     "lllite, used before": partial(control_lllite, models=[]),
 }
