@@ -12,9 +12,7 @@ from dataclasses import dataclass, field
 import hidiffusion.hidiffusion as official
 import pytest
 import torch
-from diffusers import UNet2DConditionModel
-from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint
-from unets import CONTEXT, HEADS, TinyUNet, inputs, tiny_unet, uniform_timesteps
+from unets import inputs, tiny_shape, tiny_unet, uniform_timesteps
 
 from hidiffusion_ext.core import (
     Family,
@@ -28,9 +26,10 @@ from hidiffusion_ext.core import (
     make_plan,
     map_unet,
 )
+from official_hidiffusion import NAMES, DiffusionPipeline, diffusers_unet
 
 TOLERANCE = 1e-4
-XL_BASE = "stabilityai/stable-diffusion-xl-base-1.0"
+XL_BASE = NAMES[Family.SDXL]
 XL_INPAINTING = "diffusers/stable-diffusion-xl-1.0-inpainting-0.1"
 
 
@@ -48,14 +47,14 @@ class Case:
 
 PAPER = Options(native_size=64, preset=Preset.X2, window_shift=WindowShift.RANDOM)
 CASES = {
-    "SD1.5 2x": Case(Family.SD1, "runwayml/stable-diffusion-v1-5", PAPER),
+    "SD1.5 2x": Case(Family.SD1, NAMES[Family.SD1], PAPER),
     "SD1.5 4x": Case(
         Family.SD1,
-        "runwayml/stable-diffusion-v1-5",
+        NAMES[Family.SD1],
         dataclasses.replace(PAPER, preset=Preset.X4),
         official_constants={"switching_threshold_ratio_dict": {"sd15_1024": {"T1_ratio": 0.7, "T2_ratio": 0.3}}},
     ),
-    "SD2.1 2x": Case(Family.SD2, "stabilityai/stable-diffusion-2-1-base", PAPER),
+    "SD2.1 2x": Case(Family.SD2, NAMES[Family.SD2], PAPER),
     "SDXL 2x": Case(Family.SDXL, XL_BASE, PAPER),
     "SDXL 4x": Case(
         Family.SDXL,
@@ -70,35 +69,6 @@ CASES = {
     "SDXL inpainting": Case(Family.SDXL, XL_INPAINTING, PAPER, in_channels=9),
     "Playground": Case(Family.SDXL, XL_BASE, PAPER, task=Task(playground=True)),
 }
-
-
-class DiffusionPipeline:
-    """What the official code needs of a diffusers pipeline; it looks at the class's name."""
-
-    def __init__(self, unet: UNet2DConditionModel, name: str, steps: int) -> None:
-        self.unet, self.name_or_path, self._num_timesteps = unet, name, steps
-
-
-def diffusers_unet(unet: TinyUNet, family: Family, depth: int) -> UNet2DConditionModel:
-    """The same network as a diffusers UNet with the same weights."""
-    sdxl = family is Family.SDXL
-    plain, text = ("DownBlock2D", "UpBlock2D"), ("CrossAttnDownBlock2D", "CrossAttnUpBlock2D")
-    levels = (plain, text, text) if sdxl else (text, text, text, plain)
-    config = dict(
-        in_channels=unet.in_channels,
-        layers_per_block=2,
-        block_out_channels=(32, 64, 64) if sdxl else (32, 64, 64, 64),
-        down_block_types=[down for down, _ in levels],
-        up_block_types=[up for _, up in reversed(levels)],
-        transformer_layers_per_block=[1, depth, depth] if sdxl else 1,
-        attention_head_dim=HEADS,
-        cross_attention_dim=CONTEXT,
-        use_linear_projection=family is not Family.SD1,
-    )
-    converted = UNet2DConditionModel(**config).eval().requires_grad_(False)
-    weights = {f"model.diffusion_model.{name}": value for name, value in unet.state_dict().items()}
-    converted.load_state_dict(convert_ldm_unet_checkpoint(weights, config))
-    return converted
 
 
 SIZES = [(32, 32), (32, 48), (64, 32), (33, 41), (40, 56)]
@@ -129,7 +99,7 @@ def compare(case: Case, latent: tuple[int, int], steps: range, total: int) -> No
     """Runs both implementations over the steps, each with a fresh latent, and compares outputs of order 1."""
     depth = 2 if case.family is Family.SDXL else 1
     unet = tiny_unet(case.family, in_channels=case.in_channels, depth=depth, deep=depth, sized=True)
-    theirs = diffusers_unet(unet, case.family, depth)
+    theirs = diffusers_unet(unet, tiny_shape(case.family, depth, depth), case.in_channels)
     official.apply_hidiffusion(DiffusionPipeline(theirs, case.official_name, total))  # type: ignore[arg-type]
     theirs.info["is_playground"] = case.task.playground  # the official code reads it from the pipeline's name
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import torch
-from ldm.modules.attention import SpatialTransformer
-from ldm.modules.diffusionmodules.openaimodel import UNetModel, Upsample
+from ldm.modules.diffusionmodules.openaimodel import Upsample
 from torch import nn
 
-from fused_attention import use_fused_attention
 from hidiffusion_ext.core import Family
+from ldm_unet import LdmUNet, Shape, ldm_unet
 
 CONTEXT = 24
 """Width of the text embeddings."""
@@ -16,15 +15,11 @@ CONTEXT = 24
 HEADS = 2
 
 
-class TinyUNet(UNetModel):
-    """An ldm UNet that gives every transformer block the same text, as all hosts' versions do."""
-
-    def forward(self, x: torch.Tensor, timesteps=None, context=None, y=None, **kwargs) -> torch.Tensor:
-        return super().forward(x, timesteps, [context] * 10, y, **kwargs)
+TinyUNet = LdmUNet
 
 
 class SizedUNet(TinyUNet):
-    """A UNet UNet whose upsamplers go to the size of the skip they will meet, as diffusers' and Forge's do.
+    """A UNet whose upsamplers go to the size of the skip they will meet, as diffusers' and Forge's do.
 
     ldm's own fail at the concatenation for sizes that are not divisible by 8 (A1111 hides that).
     """
@@ -65,47 +60,21 @@ def tiny_unet(
     """A random UNet with outputs of order 1.
 
     Args:
-        family: SD1 and SD2 have 4 levels with transformers on the finest three, SDXL 3 levels with transformers
-            on the coarsest two.
+        family: Its structure.
         in_channels: 4, or 9 for inpainting.
         depth: Transformer blocks per SpatialTransformer.
         deep: The same for the coarsest transformer level (real SDXL: depth 2, deep 10).
         sized: Build a `SizedUNet`.
         seed: Seed of the weights.
     """
-    sdxl = family is Family.SDXL
-    linear = family is not Family.SD1
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        unet = (SizedUNet if sized else TinyUNet)(
-            image_size=32,
-            in_channels=in_channels,
-            out_channels=4,
-            model_channels=32,
-            num_res_blocks=2,
-            channel_mult=(1, 2, 2) if sdxl else (1, 2, 2, 2),
-            attention_resolutions=(2, 4) if sdxl else (1, 2, 4),
-            num_heads=HEADS,
-            use_spatial_transformer=True,
-            transformer_depth=depth,
-            context_dim=[CONTEXT] * depth,
-            use_linear_in_transformer=linear,
-            legacy=False,
-        )
-        if deep != depth:
-            coarsest = (*unet.input_blocks[-2:], unet.middle_block, *unet.output_blocks[:3])
-            for block in coarsest:
-                for index, layer in enumerate(block):
-                    if isinstance(layer, SpatialTransformer):
-                        width = layer.in_channels
-                        block[index] = SpatialTransformer(
-                            width, HEADS, width // HEADS, deep, context_dim=[CONTEXT] * deep, use_linear=linear
-                        )
-        use_fused_attention(unet)
-        for parameter in unet.parameters():
-            if parameter.ndim > 1:
-                nn.init.normal_(parameter, std=0.7 / parameter[0].numel() ** 0.5)
-    return unet.eval().requires_grad_(False)
+    shape = tiny_shape(family, depth, deep)
+    return ldm_unet(shape, kind=SizedUNet if sized else TinyUNet, in_channels=in_channels, seed=seed)
+
+
+def tiny_shape(family: Family, depth: int = 1, deep: int = 1) -> Shape:
+    """The dimensions of a `tiny_unet`."""
+    channels = (32, 64, 64) if family is Family.SDXL else (32, 64, 64, 64)
+    return Shape(family, channels, CONTEXT, (HEADS,) * len(channels), depth, deep)
 
 
 def inputs(

@@ -1,0 +1,76 @@
+"""Command line of the speed benchmark; benchmarks/README.md explains it."""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import sys
+from fnmatch import fnmatch
+from pathlib import Path
+
+import torch
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "tools"))
+
+from .overhead import overhead  # noqa: E402
+from .report import plot, rows, table, update_file  # noqa: E402
+from .subjects import MODELS, Setting, Subject  # noqa: E402
+from .timing import time_in_turns  # noqa: E402
+
+RESULTS = ROOT / "benchmarks" / "results"
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def main() -> None:
+    """Measures every combination of the arguments and writes what was found after each."""
+    arguments = _parser().parse_args()
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    for model in arguments.models:
+        for height, width in arguments.sizes:
+            for batch in arguments.batches:
+                dtype = DTYPES[arguments.dtype]
+                _measure(Setting(model, height, width, batch, dtype, arguments.device, arguments.steps), arguments)
+
+
+def _measure(setting: Setting, arguments: argparse.Namespace) -> None:
+    print(f"\n{setting}", flush=True)
+    subject = Subject(setting)
+    patterns = ["vanilla*", *arguments.methods]
+    methods = [method for method in subject.methods() if any(fnmatch(method.name, pattern) for pattern in patterns)]
+    measured = rows(setting, time_in_turns(methods, arguments.repeats, setting.device))
+    print(table(measured), flush=True)
+    figures = overhead(subject.counter, setting)
+    print("Microseconds: " + ", ".join(f"{name} {value:.0f}" for name, value in figures.items()), flush=True)
+    if not arguments.dry_run:
+        everything = update_file(RESULTS / "speed.json", measured)
+        plot(everything, RESULTS / "speed.png")
+        (RESULTS / "overhead.json").write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+    del subject, methods
+    gc.collect()
+
+
+def _size(text: str) -> tuple[int, int]:
+    width, _, height = text.partition("x")
+    return int(height or width), int(width)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.speed", description=__doc__)
+    parser.add_argument("--models", nargs="+", choices=list(MODELS), default=["sd15"])
+    parser.add_argument("--sizes", nargs="+", type=_size, default=[(1024, 1024)], metavar="WIDTHxHEIGHT")
+    parser.add_argument("--batches", nargs="+", type=int, default=[1])
+    parser.add_argument("--dtype", choices=list(DTYPES), default="fp32")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--steps", type=int, default=50, help="of the pass that is put together from the phases")
+    parser.add_argument("--repeats", type=int, default=3, help="how often each call is timed")
+    parser.add_argument("--methods", nargs="+", default=["*"], help="patterns; the plain UNets always run")
+    parser.add_argument("--threads", type=int, help="CPU threads (default: torch's own choice)")
+    parser.add_argument("--dry-run", action="store_true", help="only print")
+    return parser
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,161 @@
+"""From timings to rows, and from rows to the file, the table and the plot."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from itertools import groupby
+from pathlib import Path
+
+from .subjects import BASELINE, OFFICIAL, OURS, VANILLA, Setting
+from .timing import Timing
+
+PASS = "pass"
+"""The phase that stands for the whole pass: every phase's time by its number of steps."""
+
+COMPARABLE = "RAU-Net + MSW-MSA"
+"""What the official code does by default."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One phase of a method at one setting, or its whole pass.
+
+    Attributes:
+        steps: Of the pass.
+        seconds_median: Of one call, or of all calls of the pass.
+        spread: Half the range of the middle half of the times, as a share of the median.
+        speedup_over_vanilla: By time, over the unpatched UNet of the same library.
+        bound: The same by operations; None where they were not counted.
+        achieved_over_bound: How much of it time shows; above 1 the saved operations were slower ones than the rest.
+        ours_over_official: The official code's speed-up over ours in the same phase; below 1 ours is faster. Only in
+            the row of what the official code does.
+        peak_bytes: Memory a call needs beyond what was there before; the most of all phases.
+    """
+
+    model: str
+    height: int
+    width: int
+    batch: int
+    dtype: str
+    device: str
+    steps: int
+    method: str
+    phase: str
+    seconds_median: float
+    spread: float
+    speedup_over_vanilla: float
+    bound: float | None
+    achieved_over_bound: float | None
+    ours_over_official: float | None
+    peak_bytes: int | None
+
+
+def rows(setting: Setting, timings: Sequence[Timing]) -> list[Row]:
+    """A row per pass, and before it one per phase if there are several, method by method."""
+    by_method = {name: list(group) for name, group in groupby(timings, key=lambda timing: timing.method.name)}
+    result: list[Row] = []
+    for name, phases in by_method.items():
+        (vanilla,) = by_method[BASELINE.get(name, VANILLA)]
+        if len(phases) > 1:
+            result += [_row(setting, name, timing.phase.name, [timing], vanilla, calls=[1]) for timing in phases]
+        result.append(_row(setting, name, PASS, phases, vanilla, calls=[timing.phase.count for timing in phases]))
+    official = {row.phase: row for row in result if row.method == OFFICIAL}
+    return [_with_official(row, official) if row.method == COMPARABLE else row for row in result]
+
+
+def _row(
+    setting: Setting, method: str, phase: str, timings: Sequence[Timing], vanilla: Timing, calls: Sequence[int]
+) -> Row:
+    seconds = sum(timing.median * count for timing, count in zip(timings, calls))
+    speedup = vanilla.median * sum(calls) / seconds
+    bound = _bound(timings, vanilla, calls)
+    peaks = [timing.peak_bytes for timing in timings if timing.peak_bytes is not None]
+    return Row(
+        setting.model,
+        setting.height,
+        setting.width,
+        setting.batch,
+        str(setting.dtype).removeprefix("torch."),
+        setting.device,
+        setting.steps,
+        method,
+        phase,
+        round(seconds, 5),
+        round(max(timing.spread for timing in timings), 3),
+        round(speedup, 3),
+        bound and round(bound, 3),
+        bound and round(speedup / bound, 3),
+        None,
+        max(peaks, default=None),
+    )
+
+
+def _bound(timings: Sequence[Timing], vanilla: Timing, calls: Sequence[int]) -> float | None:
+    operations = [timing.phase.operations for timing in timings]
+    plain = vanilla.phase.operations
+    if plain is None or any(count is None for count in operations):
+        return None
+    return plain * sum(calls) / sum((count or 0) * times for count, times in zip(operations, calls))
+
+
+def _with_official(row: Row, official: dict[str, Row]) -> Row:
+    theirs = official.get(row.phase)
+    if theirs is None:
+        return row
+    ratio = round(theirs.speedup_over_vanilla / row.speedup_over_vanilla, 3)
+    return Row(**{**asdict(row), "ours_over_official": ratio})
+
+
+def update_file(path: Path, new: Sequence[Row]) -> list[Row]:
+    """Puts rows into the file, in the place of those of the same settings; returns all of them."""
+    old = [Row(**values) for values in json.loads(path.read_text(encoding="utf-8"))] if path.exists() else []
+    measured = {_setting(row) for row in new}
+    kept = [row for row in old if _setting(row) not in measured]
+    merged = sorted([*kept, *new], key=_setting)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps([asdict(row) for row in merged], indent=1) + "\n", encoding="utf-8")
+    return merged
+
+
+def _setting(row: Row) -> tuple[str, str, str, int, int, int, int]:
+    return row.model, row.device, row.dtype, row.batch, row.height, row.width, row.steps
+
+
+def table(all_rows: Sequence[Row]) -> str:
+    """Markdown: one table per setting."""
+    parts: list[str] = []
+    for (model, device, dtype, batch, height, width, steps), group in groupby(all_rows, key=_setting):
+        parts.append(f"**{model}, {width}x{height}, batch {batch}, {dtype} on {device}, {steps} steps**\n")
+        parts.append("| method | phase | speed-up | by operations | achieved | ours / official | memory | spread |")
+        parts.append("|---|---|---|---|---|---|---|---|")
+        for row in group:
+            optional = (row.bound, row.achieved_over_bound, row.ours_over_official)
+            bound, achieved, against = ("" if value is None else f"{value:.2f}" for value in optional)
+            memory = "" if row.peak_bytes is None else f"{row.peak_bytes / 2**30:.2f} GiB"
+            figures = f"{row.speedup_over_vanilla:.2f} | {bound} | {achieved} | {against} | {memory}"
+            parts.append(f"| {row.method} | {row.phase} | {figures} | {row.spread:.0%} |")
+        parts.append("")
+    return "\n".join(parts)
+
+
+def plot(all_rows: Sequence[Row], path: Path) -> None:
+    """Speed-up of whole passes against the operation count's, all methods and settings."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(6, 6))
+    passes = [row for row in all_rows if row.phase == PASS and row.method in (*OURS, OFFICIAL)]
+    for method in dict.fromkeys(row.method for row in passes):
+        own = [row for row in passes if row.method == method]
+        axes.plot([row.bound for row in own], [row.speedup_over_vanilla for row in own], "o", label=method)
+    limit = max((max(row.bound or 1.0, row.speedup_over_vanilla) for row in passes), default=1.0) * 1.1
+    axes.plot([1, limit], [1, limit], color="grey", linewidth=1, label="as the operations say")
+    axes.set(xlabel="speed-up by operations", ylabel="speed-up by time", title="Whole passes")
+    axes.legend()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=100, bbox_inches="tight")
+    pyplot.close(figure)

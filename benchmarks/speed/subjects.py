@@ -1,0 +1,200 @@
+"""What is timed: full-size UNets with random weights, and the methods around them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Generator, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import hidiffusion.hidiffusion as official_code
+import tomesd
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks.quality.deep_shrink import deep_shrink
+from hidiffusion_ext.core import Options, Plan, Run, Schedule, hidiffusion, make_plan, map_unet
+from hidiffusion_ext.core.plan import CELL
+from hidiffusion_ext.core.windows import Size
+from ldm_unet import SD15, SDXL, Shape, ldm_unet
+from official_hidiffusion import NAMES, DiffusionPipeline, diffusers_unet
+
+MODELS = {"sd15": SD15, "sdxl": SDXL}
+
+OURS = {
+    "RAU-Net + MSW-MSA": Options(),
+    "RAU-Net": Options(msw_msa=False),
+    "MSW-MSA": Options(rau_net=False),
+}
+VANILLA, VANILLA_DIFFUSERS, OFFICIAL = "vanilla", "vanilla diffusers", "official"
+BASELINE = {OFFICIAL: VANILLA_DIFFUSERS, VANILLA_DIFFUSERS: VANILLA_DIFFUSERS}
+"""What a method's time is divided by, where that is not the plain ldm UNet."""
+
+ALWAYS = "always"
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One comparison: everything that is the same for all methods in it."""
+
+    model: str
+    height: int
+    width: int
+    batch: int
+    dtype: torch.dtype
+    device: str
+    steps: int
+
+    @property
+    def latent(self) -> Size:
+        return self.height // CELL, self.width // CELL
+
+    @property
+    def timesteps(self) -> list[float]:
+        return [999 - 999 * step / self.steps for step in range(self.steps)]
+
+
+@dataclass(frozen=True)
+class Phase:
+    """Steps of a pass that cost the same.
+
+    Attributes:
+        name: What is active in them.
+        step: One of them.
+        count: How many there are.
+        operations: Floating-point operations of one call; None if they cannot be counted.
+    """
+
+    name: str
+    step: int
+    count: int
+    operations: int | None
+
+
+Open = Callable[[], AbstractContextManager[None]]
+Call = Callable[[int], None]
+
+
+@dataclass(frozen=True)
+class Method:
+    """A way to run a pass: `open()` patches, `call(step)` evaluates the UNet once at that step."""
+
+    name: str
+    phases: tuple[Phase, ...]
+    open: Open
+    call: Call
+
+
+class Subject:
+    """A model at one setting, with every method on the same weights."""
+
+    def __init__(self, setting: Setting) -> None:
+        self.setting = setting
+        self.shape = MODELS[setting.model]
+        self.unet: nn.Module = ldm_unet(self.shape).to(setting.device, setting.dtype)
+        self.counter = OperationCounter(self.shape, setting)
+        factory: dict[str, Any] = {"device": setting.device, "dtype": setting.dtype}
+        self.x = torch.randn(setting.batch, 4, *setting.latent, **factory)
+        self.context = torch.randn(setting.batch, 77, self.shape.context, **factory)
+
+    def methods(self) -> Iterator[Method]:
+        """Every method that runs at this setting, the plain UNet first."""
+        unpatched = (Phase(ALWAYS, 0, self.setting.steps, self.counter.count(nullcontext(), 0)),)
+        yield Method(VANILLA, unpatched, nullcontext, self._call)
+        for name, options in OURS.items():
+            plan = make_plan(options, map_unet(self.unet), self.setting.latent)
+            if plan.active:
+                yield Method(name, self._phases(plan), self._patched(plan), self._call)
+        plain, patched = (diffusers_unet(self.unet, self.shape) for _ in range(2))
+        yield Method(VANILLA_DIFFUSERS, unpatched, nullcontext, self._call_diffusers(plain))
+        official_code.apply_hidiffusion(
+            DiffusionPipeline(patched, NAMES[self.shape.family], self.setting.steps)  # type: ignore[arg-type]
+        )
+        plan = make_plan(Options(), map_unet(self.unet), self.setting.latent)
+        if plan.active:
+            yield Method(OFFICIAL, self._phases(plan), nullcontext, self._call_diffusers(patched))
+        uncounted = (Phase(ALWAYS, 0, self.setting.steps, None),)
+        yield Method("token merging 50%", uncounted, self._token_merging, self._call)
+        yield from self._deep_shrink()
+
+    def _call(self, step: int) -> None:
+        t = torch.full((len(self.x),), self.setting.timesteps[step], device=self.x.device)
+        self.unet(self.x, t, context=self.context)
+
+    def _call_diffusers(self, unet: nn.Module) -> Call:
+        # The official code counts calls in every module it patched; the count is set to the step that is timed.
+        counting = [module for module in unet.modules() if hasattr(module, "timestep")]
+
+        def call(step: int) -> None:
+            for module in counting:
+                module.timestep = step  # type: ignore[assignment]
+            t = torch.full((len(self.x),), self.setting.timesteps[step], device=self.x.device)
+            unet(self.x, t, encoder_hidden_states=self.context)
+
+        return call
+
+    def _patched(self, plan: Plan) -> Open:
+        return lambda: hidiffusion(self.unet, plan, Run(Schedule(self.setting.timesteps)))
+
+    def _phases(self, plan: Plan) -> tuple[Phase, ...]:
+        """The pass cut where what is active changes."""
+        steps = self.setting.steps
+        names = {"strided pair": plan.strided.steps(steps), "pooled pair": plan.pooled.steps(steps)}
+        windows = ["windows"] if plan.windows else []
+        active = [
+            " + ".join([*(name for name, span in names.items() if step in span), *windows]) or "nothing"
+            for step in range(steps)
+        ]
+        return tuple(
+            Phase(name, active.index(name), count, self.counter.count(self.counter.patched(plan), active.index(name)))
+            for name, count in Counter(active).items()
+        )
+
+    @contextmanager
+    def _token_merging(self) -> Generator[None, None, None]:
+        wrapper, model = nn.Module(), nn.Module()
+        wrapper.diffusion_model, model.model = self.unet, wrapper
+        tomesd.apply_patch(model, ratio=0.5)
+        try:
+            yield
+        finally:
+            tomesd.remove_patch(model)
+
+    def _deep_shrink(self) -> Iterator[Method]:
+        schedule = Schedule(self.setting.timesteps)
+
+        def around(unet: nn.Module) -> AbstractContextManager[None]:
+            return deep_shrink(unet, map_unet(unet), schedule)
+
+        vanilla = self.counter.count(nullcontext(), 0)
+        each = [self.counter.count(around(self.counter.unet), step) for step in range(self.setting.steps)]
+        phases = tuple(
+            Phase("nothing" if count == vanilla else "shrunk", each.index(count), each.count(count), count)
+            for count in dict.fromkeys(each)
+        )
+        yield Method("Deep Shrink", phases, lambda: around(self.unet), self._call)
+
+
+class OperationCounter:
+    """Counts the floating-point operations of a UNet call without computing it: on a UNet that has shapes only."""
+
+    def __init__(self, shape: Shape, setting: Setting) -> None:
+        self.setting = setting
+        with torch.device("meta"):
+            self.unet: nn.Module = ldm_unet(shape)
+            self.x = torch.empty(setting.batch, 4, *setting.latent)
+            self.context = torch.empty(setting.batch, 77, shape.context)
+        # The patches read the timesteps, so these are real; their embedding has a shape only, like everything else.
+        self.unet.get_submodule("time_embed").register_forward_pre_hook(lambda module, args: args[0].to("meta"))
+
+    def patched(self, plan: Plan) -> AbstractContextManager[None]:
+        return hidiffusion(self.unet, plan, Run(Schedule(self.setting.timesteps)))
+
+    def count(self, patch: AbstractContextManager[None], step: int) -> int:
+        """Operations of one call at a step, with the patch open."""
+        t = torch.full((len(self.x),), self.setting.timesteps[step])
+        with patch, FlopCounterMode(display=False) as counter:
+            self.unet(self.x, t, context=self.context)
+        return counter.get_total_flops()

@@ -1,0 +1,88 @@
+"""Times the methods of a setting in turns, so that a busy moment of the machine hits all of them."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from .subjects import Method, Phase
+
+RESET_PEAK, STATUS = Path("/proc/self/clear_refs"), Path("/proc/self/status")
+
+
+@dataclass(frozen=True)
+class Timing:
+    """What was measured of one phase of a method.
+
+    Attributes:
+        seconds: One call's, in the order measured.
+        peak_bytes: Memory one call needs beyond what was allocated before it; None where that cannot be read.
+    """
+
+    method: Method
+    phase: Phase
+    seconds: tuple[float, ...]
+    peak_bytes: int | None
+
+    @property
+    def median(self) -> float:
+        return statistics.median(self.seconds)
+
+    @property
+    def spread(self) -> float:
+        """Half the range of the middle half of the times, as a share of the median."""
+        ordered = sorted(self.seconds)
+        quarter = len(ordered) // 4
+        return (ordered[-1 - quarter] - ordered[quarter]) / 2 / self.median
+
+
+@torch.inference_mode()
+def time_in_turns(methods: Sequence[Method], repeats: int, device: str) -> list[Timing]:
+    """One call of every phase of every method, `repeats` times over, after one of each that is not counted."""
+    jobs = [(method, phase) for method in methods for phase in method.phases]
+    seconds: dict[int, list[float]] = {index: [] for index in range(len(jobs))}
+    peaks: dict[int, int | None] = {}
+    for turn in tqdm(range(repeats + 1), unit="turn"):
+        for index, (method, phase) in enumerate(jobs):
+            with method.open():
+                if turn == 0:
+                    peaks[index] = _peak(method, phase, device)
+                else:
+                    _finish(device)
+                    started = time.perf_counter()
+                    method.call(phase.step)
+                    _finish(device)
+                    seconds[index].append(time.perf_counter() - started)
+    return [Timing(*job, tuple(seconds[index]), peaks[index]) for index, job in enumerate(jobs)]
+
+
+def _finish(device: str) -> None:
+    if device == "cuda":
+        torch.cuda.synchronize()
+
+
+def _peak(method: Method, phase: Phase, device: str) -> int | None:
+    if device == "cuda":
+        before = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+        method.call(phase.step)
+        return torch.cuda.max_memory_allocated() - before
+    try:
+        RESET_PEAK.write_text("5")  # Linux: the peak of resident memory starts anew
+        before = _resident("VmRSS")
+        method.call(phase.step)
+        return max(0, _resident("VmHWM") - before)
+    except OSError:
+        method.call(phase.step)
+        return None
+
+
+def _resident(name: str) -> int:
+    line = next(line for line in STATUS.read_text().splitlines() if line.startswith(name + ":"))
+    return int(line.split()[1]) * 1024

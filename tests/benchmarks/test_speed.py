@@ -1,0 +1,90 @@
+"""The speed benchmark counts what the paper counts, cuts passes where they change, and computes its rows right."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from pathlib import Path
+
+import pytest
+import torch
+from unets import tiny_shape
+
+from benchmarks.speed import subjects
+from benchmarks.speed.overhead import overhead
+from benchmarks.speed.report import plot, rows, table, update_file
+from benchmarks.speed.subjects import Method, OperationCounter, Phase, Setting, Subject
+from benchmarks.speed.timing import Timing, time_in_turns
+from hidiffusion_ext.core import Family, Options, make_plan, map_unet
+from ldm_unet import SD15
+
+
+def setting(model: str, side: int) -> Setting:
+    return Setting(model, side, side, 1, torch.float32, "cpu", steps=50)
+
+
+def test_the_operations_are_those_of_the_published_counts() -> None:
+    """SD1.5, one call at 1024x1024: 4.67 TFLOP, 1.81 with RAU-Net and MSW-MSA, 3.39 with MSW-MSA."""
+    counter = OperationCounter(SD15, setting("sd15", 1024))
+    plan = make_plan(Options(), map_unet(counter.unet), (128, 128))
+    assert counter.count(nullcontext(), 0) / 1e12 == pytest.approx(4.67, abs=0.01)
+    assert counter.count(counter.patched(plan), 0) / 1e12 == pytest.approx(1.81, abs=0.01)
+    assert counter.count(counter.patched(plan), 30) / 1e12 == pytest.approx(3.39, abs=0.01)
+
+
+@pytest.fixture
+def tiny(monkeypatch: pytest.MonkeyPatch) -> Subject:
+    monkeypatch.setitem(subjects.MODELS, "tiny", tiny_shape(Family.SD1))
+    monkeypatch.setitem(subjects.OURS, "RAU-Net + MSW-MSA", Options(native_size=64))
+    return Subject(setting("tiny", 128))
+
+
+def test_every_method_is_timed_and_leaves_the_unet_as_it_was(tiny: Subject) -> None:
+    t = torch.tensor([999.0])
+    with torch.inference_mode():
+        before = tiny.unet(tiny.x, t, context=tiny.context)
+    methods = list(tiny.methods())
+    timings = time_in_turns(methods, 2, "cpu")
+    assert all(len(timing.seconds) == 2 and min(timing.seconds) > 0 for timing in timings)
+    with torch.inference_mode():
+        assert torch.equal(tiny.unet(tiny.x, t, context=tiny.context), before)
+    ours = next(method for method in methods if method.name == "RAU-Net + MSW-MSA")
+    assert [(p.name, p.step, p.count) for p in ours.phases] == [("strided pair + windows", 0, 20), ("windows", 20, 30)]
+    assert set(overhead(tiny.counter, tiny.setting, 2)) == {
+        "map the UNet",
+        "plan a pass",
+        "patch and restore",
+        "hooks of one call",
+    }
+
+
+def timing(name: str, phases: dict[str, tuple[int, int | None, float]]) -> list[Timing]:
+    """{phase: (steps, operations, seconds per call)}"""
+    made = tuple(Phase(phase, 0, count, operations) for phase, (count, operations, _) in phases.items())
+    method = Method(name, made, nullcontext, lambda step: None)
+    return [Timing(method, phase, (phases[phase.name][2],) * 3, peak_bytes=8) for phase in made]
+
+
+def test_rows_put_a_pass_together_and_compare_ratios(tmp_path: Path) -> None:
+    timings = [
+        *timing("vanilla", {"always": (50, 100, 4.0)}),
+        *timing("RAU-Net + MSW-MSA", {"first": (20, 25, 1.0), "windows": (30, 50, 2.0)}),
+        *timing("vanilla diffusers", {"always": (50, 100, 6.0)}),
+        *timing("official", {"first": (20, 25, 2.0), "windows": (30, 50, 3.0)}),
+        *timing("token merging 50%", {"always": (50, None, 2.0)}),
+    ]
+    made = rows(setting("sd15", 1024), timings)
+    ours = {row.phase: row for row in made if row.method == "RAU-Net + MSW-MSA"}
+    assert [(row.speedup_over_vanilla, row.bound) for row in ours.values()] == [(4.0, 4.0), (2.0, 2.0), (2.5, 2.5)]
+    assert ours["first"].ours_over_official == 0.75
+    assert ours["windows"].ours_over_official == 1.0
+    assert ours["pass"].ours_over_official == pytest.approx(300 / 130 / 2.5, abs=1e-3)
+    merging = made[-1]
+    assert (merging.phase, merging.speedup_over_vanilla, merging.bound) == ("pass", 2.0, None)
+    path = tmp_path / "speed.json"
+    assert update_file(path, made) == made
+    assert update_file(path, made[:2]) == made[:2]  # the same setting measured again
+    both = update_file(path, rows(setting("sd15", 2048), timings))
+    assert {row.height for row in both} == {1024, 2048}
+    assert "| RAU-Net + MSW-MSA | first | 4.00 | 4.00 | 1.00 | 0.75 |" in table(made)
+    plot(made, tmp_path / "speed.png")
+    assert (tmp_path / "speed.png").stat().st_size > 1000
