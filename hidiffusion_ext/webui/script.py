@@ -37,6 +37,10 @@ class HiDiffusionScript(scripts.Script):
         self.paste_field_names = infotext.ALL_KEYS
         return controls
 
+    def process(self, p: Any, *args: Any) -> None:
+        """Starts a job with nothing noted."""
+        infotext.forget(p.extra_generation_params)
+
     def process_batch(self, p: Any, *args: Any, **kwargs: Any) -> None:
         """Notes what is expected, for the settings file the host writes before sampling starts."""
         options = self._options(p, args)
