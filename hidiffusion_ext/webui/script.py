@@ -20,6 +20,7 @@ from ..hosts.sampling import around_next_pass
 from . import infotext
 from .log import logger
 from .panel import build_panel
+from .settings import show_defaults
 
 
 class HiDiffusionScript(scripts.Script):
@@ -33,6 +34,7 @@ class HiDiffusionScript(scripts.Script):
 
     def ui(self, is_img2img: bool) -> list[Any]:
         controls = build_panel(self.elem_id)
+        show_defaults(controls)
         self.infotext_fields = [(c, infotext.reader(setting)) for c, setting in zip(controls, SETTINGS.values())]
         self.paste_field_names = infotext.ALL_KEYS
         return controls

@@ -27,6 +27,10 @@ def apply_override(field):
     return fun
 
 
+def apply_prompt(p, x, xs):
+    p.prompt = p.prompt.replace(xs[0], x)
+
+
 def apply_checkpoint(p, x, xs):
     p.override_settings["sd_model_checkpoint"] = x
 
@@ -85,6 +89,7 @@ axis_options = [
     AxisOption("Seed", int, apply_field("seed")),
     AxisOption("Steps", int, apply_field("steps")),
     AxisOption("CFG Scale", float, apply_field("cfg_scale")),
+    AxisOption("Prompt S/R", str, apply_prompt),
     AxisOption("Sampler", str, apply_field("sampler_name")),
     AxisOption(
         "Schedule type", str, apply_field("scheduler"), choices=lambda: [s.label for s in sd_schedulers.schedulers]
