@@ -1,7 +1,7 @@
 """What a user can ask for.
 
-`Options` is the only list of settings in the project: the panel, the API arguments, the infotext and the
-checks are all made from its fields and their `Setting`s.
+`Options` is the only list of settings in the project: the panel, the API arguments, the infotext, the checks, the axes
+and the Settings page are all made from its fields and their `Setting`s.
 """
 
 from __future__ import annotations

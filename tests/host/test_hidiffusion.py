@@ -247,6 +247,17 @@ def test_axes_with_choices_and_several_jobs_behind_a_positional_request(host: Ho
         assert infotexts(info)[index] == single_info["infotexts"][0]
 
 
+def test_an_axis_beside_one_of_prompts(host: Host) -> None:
+    size = host.size(768, 768)
+    axes = plot(host, ("[HiDiffusion] MSW-MSA", "True,False"), ("Prompt S/R", "cat,dog"))
+    cells, info = host.txt2img(ON, script_name="X/Y/Z plot", script_args=axes, **size)
+    for prompt in ("a cat", "a dog"):
+        for windows in (True, False):
+            (single,), single_info = host.txt2img({**ON, "msw_msa": windows}, prompt=prompt, **size)
+            index = next(i for i, image in enumerate(cells) if np.array_equal(single, image))
+            assert infotexts(info)[index] == single_info["infotexts"][0]
+
+
 @pytest.mark.parametrize(
     ("axis", "values"),
     [("Preset", "Auto,8x"), ("T1", "0.5,1.5"), ("Enabled", "True,perhaps"), ("Native size", "512,8192")],

@@ -106,3 +106,11 @@ def test_the_host_describes_every_setting() -> None:
             assert limits == (setting.minimum, setting.maximum, setting.step)
             if isinstance(setting.default, Choice):
                 assert said["choices"] == [choice.value for choice in type(setting.default)]
+
+
+def test_the_entry_of_the_extension_index_is_complete() -> None:
+    """As the index's own check has it."""
+    entry = json.loads((REPOSITORY / "docs" / "extension-index.json").read_text(encoding="utf8"))
+    assert entry.keys() == {"name", "url", "description", "tags"}
+    assert re.fullmatch(r"https://[^ ]+\.git", entry["url"])
+    assert set(entry["tags"]) <= {"script", "manipulations"}
