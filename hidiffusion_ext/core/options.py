@@ -1,7 +1,7 @@
 """What a user can ask for.
 
-`Options` is the only list of settings in the project: the panel, the API arguments, the infotext and the
-checks are all made from its fields and their `Setting`s.
+`Options` is the only list of settings in the project: the panel, the API arguments, the infotext, the checks, the axes
+and the Settings page are all made from its fields and their `Setting`s.
 """
 
 from __future__ import annotations
@@ -163,31 +163,64 @@ class Options:
 
         T1 or T2 given without a preset selects the Custom preset, the only one that uses them.
         """
-        for key in values:
-            if key not in SETTINGS:
-                raise OptionError(f"unknown setting {_quoted(key)}; allowed are {', '.join(SETTINGS)}")
-        checked = {key: _checked(SETTINGS[key], value) for key, value in values.items()}
-        if "preset" not in checked and checked.keys() & {"t1", "t2"}:
-            checked["preset"] = Preset.CUSTOM
-        return cls(**checked)
+        return cls(**_checked_all(values))
 
     @classmethod
     def from_args(cls, args: Sequence[Any]) -> Options:
-        """Options from a script's positional arguments: one value per setting in order, or one mapping first."""
-        if args and isinstance(args[0], Mapping):
-            return cls.from_mapping(cast("Mapping[str, Any]", args[0]))
+        """Options from a script's positional arguments: one value per setting, in order.
+
+        In the place of the first there may be a mapping of names and values, as for `from_mapping`; it goes before the
+        positional arguments behind it.
+        """
         if len(args) > len(SETTINGS):
             raise OptionError(f"{len(args)} arguments given; at most {len(SETTINGS)} are allowed")
-        return cls(**{name: _checked(setting, value) for (name, setting), value in zip(SETTINGS.items(), args)})
+        by_name = dict(zip(SETTINGS, args))
+        if not args or not isinstance(args[0], Mapping):
+            return cls.from_mapping(by_name)
+        first = cast("Mapping[str, Any]", by_name.pop(next(iter(SETTINGS))))
+        return replace(cls.from_mapping(by_name), **_checked_all(first))
 
     def changed(self) -> dict[str, Any]:
         """The settings that differ from their defaults, as plain values."""
-        values = {name: getattr(self, name) for name in SETTINGS if getattr(self, name) != SETTINGS[name].default}
-        return {name: value.value if isinstance(value, Choice) else value for name, value in values.items()}
+        values = {name: getattr(self, name) for name in SETTINGS}
+        return {name: plain(value) for name, value in values.items() if value != SETTINGS[name].default}
 
 
 SETTINGS: dict[str, Setting] = {f.name: replace(f.metadata["setting"], name=f.name) for f in fields(Options)}
 """Every option by name, in the order of the panel and of the positional arguments."""
+
+
+def plain(value: Any) -> Any:
+    """A setting's value as JSON has it: the name of a choice, anything else as it is."""
+    return value.value if isinstance(value, Choice) else value
+
+
+def from_text(setting: Setting, text: str) -> Any:
+    """A setting's value in its own type, from text as `str` writes its plain value.
+
+    Raises:
+        OptionError: if the text means no value of this setting.
+    """
+    value: Any = text
+    if isinstance(setting.default, bool):
+        value = {"true": True, "false": False}.get(text.strip().casefold(), text)
+    elif isinstance(setting.default, (int, float)):
+        try:
+            value = float(text)
+        except ValueError:
+            value = text
+    return _checked(setting, value)
+
+
+def _checked_all(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values in their settings' own types; T1 or T2 without a preset adds the Custom preset."""
+    for key in values:
+        if key not in SETTINGS:
+            raise OptionError(f"unknown setting {_quoted(key)}; allowed are {', '.join(SETTINGS)}")
+    checked = {key: _checked(SETTINGS[key], value) for key, value in values.items()}
+    if "preset" not in checked and checked.keys() & {"t1", "t2"}:
+        checked["preset"] = Preset.CUSTOM
+    return checked
 
 
 def _checked(setting: Setting, value: Any) -> Any:

@@ -1,1 +1,1 @@
-"""The extension inside a WebUI: the panel, the hooks, the infotext and the log, all made from `core.options`."""
+"""The extension inside a WebUI: panel, hooks, infotext, settings page, axes and log, all made from `core.options`."""

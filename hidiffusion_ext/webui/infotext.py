@@ -4,6 +4,7 @@
     HiDiffusion hires: ...                                 what was active in the hires pass
     HiDiffusion refused: ...                               why nothing could be done
     HiDiffusion T1: 0.5                                    every setting that was not at its default
+    HiDiffusion version: 0.1.0                             which version of this extension made the picture
 
 Nothing is written when nothing was active.
 """
@@ -13,17 +14,24 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ..core.options import SETTINGS, Choice, OptionError, Options, Setting
+from .. import __version__
+from ..core.options import SETTINGS, OptionError, Options, Setting, from_text, plain
 
 FIRST_PASS = "HiDiffusion"
 HIRES_PASS = "HiDiffusion hires"
 REFUSED = "HiDiffusion refused"
-
+VERSION = "HiDiffusion version"
 
 SETTING_KEYS = {name: f"HiDiffusion {setting.label}" for name, setting in SETTINGS.items() if name != "enabled"}
 """Setting name -> infotext key; that HiDiffusion was enabled is told by the keys above."""
 
-ALL_KEYS = [FIRST_PASS, HIRES_PASS, REFUSED, *SETTING_KEYS.values()]
+ALL_KEYS = [FIRST_PASS, HIRES_PASS, REFUSED, *SETTING_KEYS.values(), VERSION]
+
+
+def forget(params: dict[str, Any]) -> None:
+    """Takes out what an earlier job left: the cells of an X/Y/Z plot are copies that share one dictionary."""
+    for key in ALL_KEYS:
+        params.pop(key, None)
 
 
 def write_active(params: dict[str, Any], options: Options, description: str, *, hires: bool) -> None:
@@ -35,6 +43,7 @@ def write_active(params: dict[str, Any], options: Options, description: str, *, 
     for name, value in options.changed().items():
         if name in SETTING_KEYS:
             params[SETTING_KEYS[name]] = str(value)
+    params[VERSION] = __version__
 
 
 def write_refused(params: dict[str, Any], reason: str, *, hires: bool) -> None:
@@ -47,7 +56,7 @@ def clear(params: dict[str, Any], *, hires: bool) -> None:
     """Takes back what was noted for a pass; the settings go when no pass is left."""
     params.pop(HIRES_PASS if hires else FIRST_PASS, None)
     if not _active(params):
-        for key in SETTING_KEYS.values():
+        for key in (*SETTING_KEYS.values(), VERSION):
             params.pop(key, None)
 
 
@@ -72,16 +81,7 @@ def _active(params: Mapping[str, Any]) -> bool:
 
 def _value(setting: Setting, text: str | None) -> Any:
     """A setting's plain value from its text; the default where the text is missing or makes no sense."""
-    parsed: Any = text
-    if isinstance(setting.default, bool):
-        parsed = {"True": True, "False": False}.get(text or "")
-    elif isinstance(setting.default, (int, float)):
-        try:
-            parsed = float(text or "")
-        except ValueError:
-            parsed = None
     try:
-        value = getattr(Options.from_mapping({setting.name: parsed}), setting.name)
+        return plain(from_text(setting, "" if text is None else text))
     except OptionError:
-        value = setting.default
-    return value.value if isinstance(value, Choice) else value
+        return plain(setting.default)

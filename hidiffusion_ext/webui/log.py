@@ -5,11 +5,14 @@ from __future__ import annotations
 import logging
 import sys
 
+from .settings import console_is_on
+
 logger = logging.getLogger("HiDiffusion")
 
 if not logger.handlers:
     handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter(logging.Formatter("%(name)s: %(message)s"))
     logger.addHandler(handler)
+    logger.addFilter(lambda record: record.levelno > logging.INFO or console_is_on())
     logger.setLevel(logging.INFO)
     logger.propagate = False

@@ -21,6 +21,7 @@ from ..hosts.sampling import around_next_pass
 from . import infotext
 from .log import logger
 from .panel import build_panel
+from .settings import show_defaults
 
 
 class HiDiffusionScript(scripts.Script):
@@ -34,9 +35,14 @@ class HiDiffusionScript(scripts.Script):
 
     def ui(self, is_img2img: bool) -> list[Any]:
         controls = build_panel(self.elem_id)
+        show_defaults(controls)
         self.infotext_fields = [(c, infotext.reader(setting)) for c, setting in zip(controls, SETTINGS.values())]
         self.paste_field_names = infotext.ALL_KEYS
         return controls
+
+    def process(self, p: Any, *args: Any) -> None:
+        """Starts a job with nothing noted."""
+        infotext.forget(p.extra_generation_params)
 
     def process_batch(self, p: Any, *args: Any, **kwargs: Any) -> None:
         """Notes what is expected, for the settings file the host writes before sampling starts."""

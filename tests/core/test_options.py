@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hidiffusion_ext.core import Method, OptionError, Options, Passes, Preset, WindowShift
-from hidiffusion_ext.core.options import SETTINGS
+from hidiffusion_ext.core.options import SETTINGS, from_text, plain
 
 options = st.builds(
     Options,
@@ -18,6 +18,7 @@ options = st.builds(
     rau_net=st.booleans(),
     msw_msa=st.booleans(),
     dispersion=st.booleans(),
+    damped_guidance=st.booleans(),
     preset=st.sampled_from(Preset),
     t1=st.floats(0, 1),
     t2=st.floats(0, 1),
@@ -88,8 +89,31 @@ def test_a_wrong_value_is_refused_by_name_value_and_what_is_allowed(values: dict
 
 
 def test_too_many_arguments_are_refused() -> None:
-    with pytest.raises(OptionError, match="12 arguments"):
-        Options.from_args([False] * 12)
+    for first in (False, {}):
+        with pytest.raises(OptionError, match=f"{len(SETTINGS) + 1} arguments"):
+            Options.from_args([first] + [False] * len(SETTINGS))
+
+
+def test_a_mapping_goes_before_the_positional_arguments_behind_it() -> None:
+    behind = ["ScaleCrafter", False, True, False, True, "2x", 0.4]
+    assert Options.from_args([{"enabled": True, "rau_net": True}, *behind]) == Options(
+        enabled=True, method=Method.SCALECRAFTER, preset=Preset.X2
+    )
+    assert Options.from_args([{"t1": 0.5}, *behind]).preset is Preset.CUSTOM
+    with pytest.raises(OptionError, match="method = 7"):
+        Options.from_args([{"method": "ScaleCrafter"}, 7])
+
+
+@given(options)
+def test_text_means_what_was_written(value: Options) -> None:
+    for name, setting in SETTINGS.items():
+        assert from_text(setting, str(plain(getattr(value, name)))) == getattr(value, name)
+
+
+@pytest.mark.parametrize(("name", "text"), [("enabled", "yes"), ("t1", "a lot"), ("t1", ""), ("native_size", "1e999")])
+def test_text_that_means_nothing_is_refused(name: str, text: str) -> None:
+    with pytest.raises(OptionError, match=name):
+        from_text(SETTINGS[name], text)
 
 
 @given(st.dictionaries(st.text(), st.none() | st.booleans() | st.floats() | st.text() | st.lists(st.integers())))

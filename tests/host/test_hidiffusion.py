@@ -13,6 +13,8 @@ import pytest
 import webuiapi
 from client import HTTPError, WebUI
 
+from hidiffusion_ext.core.options import SETTINGS
+
 ON: dict[str, Any] = {"enabled": True}
 SIZES = [(1024, 1024), (720, 1280), (1216, 832)]
 SAMPLERS = [("Euler a", "Automatic"), ("DPM++ 2M", "Karras"), ("Heun", "Automatic"), ("DDIM", "Automatic")]
@@ -174,7 +176,7 @@ def test_img2img_uses_the_steps_it_really_runs(host: Host, strength: float) -> N
 def test_hires_fix_changes_the_pass_that_is_too_large(host: Host) -> None:
     request = {"enable_hr": True, "hr_scale": 2, "hr_upscaler": "Latent", "denoising_strength": 0.7, "steps": 2}
     images, info = host.txt2img(ON, **request)
-    assert said(info).keys() - {"HiDiffusion Native size"} == {"HiDiffusion hires"}
+    assert said(info).keys() - {"HiDiffusion Native size"} == {"HiDiffusion hires", "HiDiffusion version"}
     assert not same(images, host.txt2img(**request)[0])
     first, info = host.txt2img({**ON, "passes": "First"}, **request)
     assert same(first, host.txt2img(**request)[0])
@@ -198,14 +200,75 @@ def test_unequal_prompts_that_split_the_batch_change_nothing(host: Host) -> None
     assert same(images, host.txt2img(ON, **request)[0])
 
 
+def plot(host: Host, x: tuple[str, Any], y: tuple[str, Any] = ("Nothing", "")) -> list[Any]:
+    """Arguments of the host's X/Y/Z plot for axes by name; the plot gives the single pictures, too."""
+    info = {s["name"]: s for s in host.webui.call("/sdapi/v1/script-info") if not s["is_img2img"]}["x/y/z plot"]
+    labels = info["args"][0]["choices"]
+    axes: list[Any] = []
+    for label, values in (x, y, ("Nothing", "")):
+        axes += [labels.index(label), values, []]
+    return [*axes, False, True, False, False, False, False, False, 0, True]
+
+
+def infotexts(info: dict[str, Any]) -> list[str]:
+    return [text for text in info["infotexts"] if text]
+
+
+def test_every_setting_has_an_axis(host: Host) -> None:
+    for info in host.webui.call("/sdapi/v1/script-info"):
+        if info["name"] == "x/y/z plot":
+            labels = [label for label in info["args"][0]["choices"] if label.startswith("[HiDiffusion] ")]
+            assert labels == [f"[HiDiffusion] {setting.label}" for setting in SETTINGS.values()]
+
+
 def test_the_cells_of_an_xyz_plot_are_the_pictures_of_single_jobs(host: Host) -> None:
+    size = {**host.size(768, 768), "steps": 4}
+    axes = plot(host, ("[HiDiffusion] T1", "0.25-0.5 (+0.25)"), ("[HiDiffusion] Enabled", "True,False"))
+    cells, info = host.txt2img(ON, script_name="X/Y/Z plot", script_args=axes, **size)
+    off, _ = host.txt2img(**size)
+    assert any(np.array_equal(off[0], image) for image in cells)
+    for t1 in (0.25, 0.5):
+        (single,), single_info = host.txt2img({**ON, "t1": t1}, **size)
+        index = next(i for i, image in enumerate(cells) if np.array_equal(single, image))
+        assert infotexts(info)[index] == single_info["infotexts"][0]
+        assert f"HiDiffusion T1: {t1}" in infotexts(info)[index]
+    assert sum("HiDiffusion" not in text for text in infotexts(info)) == 2  # nothing is left of the cell before
+
+
+def test_axes_with_choices_and_several_jobs_behind_a_positional_request(host: Host) -> None:
+    native = host.native if host.scale < 1 else 0
+    arguments = [True, "HiDiffusion", True, True, False, True, "Auto", 0.4, 0.0, "Both", native]
+    size = {**host.size(768, 768), "steps": 4}
+    axes = plot(host, ("[HiDiffusion] Method", "hidiffusion, ScaleCrafter"), ("[HiDiffusion] MSW-MSA", "False"))
+    cells, info = host.txt2img(arguments, script_name="X/Y/Z plot", script_args=axes, **size)
+    for method in ("HiDiffusion", "ScaleCrafter"):
+        (single,), single_info = host.txt2img({**ON, "method": method, "msw_msa": False}, **size)
+        index = next(i for i, image in enumerate(cells) if np.array_equal(single, image))
+        assert infotexts(info)[index] == single_info["infotexts"][0]
+
+
+def test_an_axis_beside_one_of_prompts(host: Host) -> None:
     size = host.size(768, 768)
-    seeds, nothing = [1, "3,4", []], [0, "", []]
-    arguments = [*seeds, *nothing, *nothing, False, True, False, False, False, False, False, 0, True]
-    plot, _ = host.txt2img(ON, script_name="X/Y/Z plot", script_args=arguments, **size)
-    for seed in (3, 4):
-        (single,), _ = host.txt2img(ON, seed=seed, **size)
-        assert any(np.array_equal(single, image) for image in plot)
+    axes = plot(host, ("[HiDiffusion] MSW-MSA", "True,False"), ("Prompt S/R", "cat,dog"))
+    cells, info = host.txt2img(ON, script_name="X/Y/Z plot", script_args=axes, **size)
+    for prompt in ("a cat", "a dog"):
+        for windows in (True, False):
+            (single,), single_info = host.txt2img({**ON, "msw_msa": windows}, prompt=prompt, **size)
+            index = next(i for i, image in enumerate(cells) if np.array_equal(single, image))
+            assert infotexts(info)[index] == single_info["infotexts"][0]
+
+
+@pytest.mark.parametrize(
+    ("axis", "values"),
+    [("Preset", "Auto,8x"), ("T1", "0.5,1.5"), ("Enabled", "True,perhaps"), ("Native size", "512,8192")],
+)
+def test_a_wrong_value_on_an_axis_is_refused_before_the_first_picture(host: Host, axis: str, values: str) -> None:
+    request = {**host.size(768, 768), "probe": [{"unet": True}]}
+    axes = plot(host, ("Nothing", ""), (f"[HiDiffusion] {axis}", values))
+    with pytest.raises(HTTPError) as refused:
+        host.txt2img(ON, script_name="X/Y/Z plot", script_args=axes, **request)
+    assert "is not possible; allowed is" in refused.value.args[0]
+    assert "unet" not in host.webui.names()
 
 
 @pytest.mark.parametrize("refiner", ["tiny-sd1-b", "tiny-sdxl"])

@@ -2,52 +2,107 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import pytest
-from hypothesis import given
+import server
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from test_options import options
 
+from hidiffusion_ext import __version__
 from hidiffusion_ext.core import Options
-from hidiffusion_ext.core.options import SETTINGS
+from hidiffusion_ext.core.options import SETTINGS, plain
 from hidiffusion_ext.webui import infotext
-from modules.infotext_utils import parse_generation_parameters, quote
+from modules import scripts
+from modules.infotext_utils import paste_fields, paste_values
+from modules.processing import StableDiffusionProcessingTxt2Img
+from modules.processing_results import create_infotext
+
+REPOSITORY = Path(__file__).resolve().parents[2]
 
 
-def pasted(params: dict[str, object]) -> dict[str, object]:
-    """What each control is set to when the host pastes a picture's infotext."""
-    listed = ", ".join(f"{key}: {quote(str(value))}" for key, value in params.items())
-    parsed = parse_generation_parameters(f"a cat\nSteps: 20, Seed: 1, {listed}, Size: 512x512")
-    return {name: infotext.reader(setting)(parsed) for name, setting in SETTINGS.items()}
+class Page:
+    """One tab of the host's page, with this extension's panel on it."""
+
+    def __init__(self, tab: str) -> None:
+        runner = scripts.scripts_img2img if tab == "img2img" else scripts.scripts_txt2img
+        self.fields = paste_fields[tab]["fields"]
+        self.controls = runner.script("HiDiffusion").controls
+
+    def written(self, params: dict[str, Any]) -> str:
+        """The infotext of a picture, as the host writes it."""
+        p = StableDiffusionProcessingTxt2Img(prompt="a cat", negative_prompt="dog", seed=1, width=512, height=512)
+        p.extra_generation_params, p.comments = params, {}
+        p.sd_model_name, p.sd_model_hash = "model", "0123456789"
+        return create_infotext(p, ["a cat"], [1], [1], all_negative_prompts=["dog"])
+
+    def pasted(self, text: str) -> dict[str, Any]:
+        """What each of the panel's controls becomes; those that stay as they are are left out."""
+        updates = {id(field.component): update for field, update in zip(self.fields, paste_values(self.fields, text))}
+        found = {name: updates[id(control)] for name, control in zip(SETTINGS, self.controls)}
+        return {name: update["value"] for name, update in found.items() if "value" in update}
 
 
-@given(options)
-def test_pasting_restores_every_setting(value: Options) -> None:
-    params: dict[str, object] = {}
-    infotext.write_active(params, value, "RAU-Net until 40%, MSW-MSA", hires=False)
-    controls = pasted(params)
-    assert controls.pop("enabled") is True
-    assert Options.from_mapping({"enabled": value.enabled, **controls}) == value
+@pytest.fixture(scope="module", params=["txt2img", "img2img"])
+def page(request: pytest.FixtureRequest) -> Page:
+    server.create_app([REPOSITORY])
+    return Page(request.param)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(value=options, hires=st.booleans())
+def test_pasting_restores_the_panel_exactly(page: Page, value: Options, hires: bool) -> None:
+    params: dict[str, Any] = {}
+    infotext.write_active(params, value, "RAU-Net until step 8 of 20, MSW-MSA", hires=hires)
+    panel = page.pasted(page.written(params))
+    assert panel == {name: plain(getattr(value, name)) for name in SETTINGS} | {"enabled": True}
 
 
 def test_only_what_is_not_default_is_written() -> None:
     params: dict[str, object] = {}
     infotext.write_active(params, Options(enabled=True), "MSW-MSA", hires=True)
-    assert params == {"HiDiffusion hires": "MSW-MSA"}
+    assert params == {"HiDiffusion hires": "MSW-MSA", "HiDiffusion version": __version__}
 
 
-def test_a_picture_without_it_switches_it_off_and_leaves_the_rest() -> None:
-    assert pasted({}) == {name: False if name == "enabled" else None for name in SETTINGS}
+HOSTILE = [
+    "",
+    "-1",
+    "nan",
+    "1e999",
+    "0x10",
+    "1" * 500,
+    "<img src=x onerror=alert(1)>",
+    "True",
+    "64x64",
+    '"',
+    "\\",
+    ", :",
+]
 
 
-@pytest.mark.parametrize(
-    "text", ["", "abc", "9", "-1", "nan", "inf", "1" * 500, "<img src=x onerror=alert(1)>", "True"]
-)
-def test_values_that_make_no_sense_become_the_default(text: str) -> None:
-    keys = dict.fromkeys(infotext.SETTING_KEYS.values(), text)
-    controls = pasted({"HiDiffusion": "MSW-MSA", **keys})
-    for name, setting in SETTINGS.items():
-        if name != "enabled":
-            Options.from_mapping({name: controls[name]})
-            assert type(controls[name]) is type(getattr(setting.default, "value", setting.default))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(params=st.dictionaries(st.sampled_from(infotext.ALL_KEYS), st.sampled_from(HOSTILE) | st.text()))
+def test_whatever_is_pasted_the_panel_gets_only_what_it_allows(page: Page, params: dict[str, Any]) -> None:
+    panel = page.pasted(page.written(params))
+    Options.from_mapping(panel)
+    assert panel["enabled"] or len(panel) == 1
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(text=st.text() | st.from_regex(r"(HiDiffusion( T1| Preset| MSW-MSA)?: [^,]*, ){3,6}"))
+def test_a_text_of_another_origin_sets_nothing_wrong(page: Page, text: str) -> None:
+    Options.from_mapping(page.pasted(text or "a cat"))
+
+
+def test_a_picture_without_it_switches_it_off_and_leaves_the_rest(page: Page) -> None:
+    assert page.pasted(page.written({})) == {"enabled": False}
+
+
+def test_a_picture_made_with_defaults_sets_every_control_to_its_default(page: Page) -> None:
+    panel = page.pasted(page.written({"HiDiffusion": "MSW-MSA", "HiDiffusion T1": "", "HiDiffusion Preset": "8x"}))
+    assert panel == {name: plain(setting.default) for name, setting in SETTINGS.items()} | {"enabled": True}
 
 
 def test_a_pass_that_is_taken_back_takes_its_settings_along() -> None:
@@ -56,6 +111,13 @@ def test_a_pass_that_is_taken_back_takes_its_settings_along() -> None:
     infotext.write_active(params, value, "RAU-Net until 40%", hires=False)
     infotext.write_active(params, value, "RAU-Net until 40%", hires=True)
     infotext.clear(params, hires=False)
-    assert params == {"Steps": 20, "HiDiffusion MSW-MSA": "False", "HiDiffusion hires": "RAU-Net until 40%"}
+    assert params == {
+        "Steps": 20,
+        "HiDiffusion MSW-MSA": "False",
+        "HiDiffusion hires": "RAU-Net until 40%",
+        "HiDiffusion version": __version__,
+    }
     infotext.write_refused(params, "no UNet", hires=True)
     assert params == {"Steps": 20, "HiDiffusion refused": "no UNet"}
+    infotext.forget(params)
+    assert params == {"Steps": 20}

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import csv
+import re
 from copy import copy
 
 import gradio as gr
+import numpy as np
 
 from modules import errors, scripts, sd_schedulers, shared
 from modules.processing import Processed, fix_seed, process_images
@@ -24,12 +27,51 @@ def apply_override(field):
     return fun
 
 
+def apply_prompt(p, x, xs):
+    p.prompt = p.prompt.replace(xs[0], x)
+
+
 def apply_checkpoint(p, x, xs):
     p.override_settings["sd_model_checkpoint"] = x
 
 
+def format_value_add_label(p, opt, x):
+    return f"{opt.label}: {round(x, 8) if type(x) is float else x}"
+
+
+def split(text):
+    """The values in a text field: comma-separated, in quotes where they hold a comma themselves."""
+    return [value.strip() for row in csv.reader([text], skipinitialspace=True) for value in row]
+
+
+NUMBER = r"([+-]?\d+(?:\.\d*)?)"
+RANGE = re.compile(rf"\s*{NUMBER}\s*-\s*{NUMBER}\s*(?:\(([+-]\d+(?:\.\d*)?)\s*\)|\[(\d+)\s*\])?\s*")
+
+
+def expand(kind, value):
+    """The numbers that one entry names: first-last, first-last (+step) or first-last [count]; else the entry itself."""
+    found = RANGE.fullmatch(value)
+    if not found:
+        return [value]
+    first, last = kind(found[1]), kind(found[2])
+    if found[4]:
+        return [kind(number) for number in np.linspace(first, last, int(found[4])).tolist()]
+    step = kind(found[3] or 1)
+    return list(range(first, last + 1, step)) if kind is int else np.arange(first, last + step, step).tolist()
+
+
 class AxisOption:
-    def __init__(self, label, type, apply, format_value=None, confirm=None, cost=0.0, choices=None, prepare=None):
+    def __init__(
+        self,
+        label,
+        type,
+        apply,
+        format_value=format_value_add_label,
+        confirm=None,
+        cost=0.0,
+        choices=None,
+        prepare=None,
+    ):
         self.label, self.type, self.apply, self.format_value = label, type, apply, format_value
         self.confirm, self.cost, self.choices, self.prepare = confirm, cost, choices, prepare
 
@@ -47,6 +89,7 @@ axis_options = [
     AxisOption("Seed", int, apply_field("seed")),
     AxisOption("Steps", int, apply_field("steps")),
     AxisOption("CFG Scale", float, apply_field("cfg_scale")),
+    AxisOption("Prompt S/R", str, apply_prompt),
     AxisOption("Sampler", str, apply_field("sampler_name")),
     AxisOption(
         "Schedule type", str, apply_field("scheduler"), choices=lambda: [s.label for s in sd_schedulers.schedulers]
@@ -121,9 +164,15 @@ class Script(scripts.Script):
             if option.label == "Nothing":
                 return option, [0]
             if option.choices is not None and not csv_mode:
-                return option, chosen
-            given = option.prepare(text) if option.prepare else [v.strip() for v in text.split(",")]
-            return option, [option.type(v) for v in given]
+                given = chosen
+            else:
+                given = option.prepare(text) if option.prepare else split(text)
+            if option.type in (int, float):
+                given = [number for value in given if value.strip() for number in expand(option.type, value)]
+            values = [option.type(value) for value in given]
+            if option.confirm:
+                option.confirm(p, values)
+            return option, values
 
         (x_opt, xs), (y_opt, ys), (z_opt, zs) = (
             axis(x_type, x_values, x_values_dropdown),

@@ -1,0 +1,77 @@
+"""The extension's section on the host's Settings page: what new jobs start with, and what the console says.
+
+The defaults are what the panel shows at start and what an API payload gets where it leaves a value out, because the
+host takes both from the controls of the panel. They are the one place for that: the controls stay out of the host's own
+file of defaults, ui-config.json, which would keep the values and ranges of the first start for ever.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gradio as gr
+
+from modules import shared
+
+from ..core.options import SETTINGS, Choice, OptionError, Options, Setting, plain
+
+SECTION = ("hidiffusion", "HiDiffusion")
+CONSOLE = "hidiffusion_console"
+
+
+def add_settings() -> None:
+    """Adds the section; a second call changes nothing."""
+    about = (
+        "These are the values a new page starts with, and those of a job sent by another program where it says nothing."
+    )
+    shared.opts.add_option("hidiffusion_about", _in_section(shared.OptionHTML(about)))
+    for setting in SETTINGS.values():
+        shared.opts.add_option(_key(setting), _in_section(_default_of(setting)))
+    label = "Say on the console what each sampling pass gets"
+    console = shared.OptionInfo(True, label, gr.Checkbox).info("problems are always said")
+    shared.opts.add_option(CONSOLE, _in_section(console))
+
+
+def show_defaults(controls: list[Any]) -> None:
+    """Sets freshly built controls, in the order of `SETTINGS`, to the defaults chosen on the Settings page."""
+    accordion = controls[0].accordion
+    for control, setting in zip(controls, SETTINGS.values()):
+        control.value = default(setting)
+        control.do_not_save_to_config = True
+    accordion.open = controls[0].value
+    accordion.do_not_save_to_config = True
+
+
+def default(setting: Setting) -> Any:
+    """The plain default chosen on the Settings page; the setting's own where nothing usable is chosen."""
+    chosen = getattr(shared.opts, _key(setting), None)
+    try:
+        return plain(getattr(Options.from_mapping({setting.name: chosen}), setting.name))
+    except OptionError:
+        return plain(setting.default)
+
+
+def console_is_on() -> bool:
+    """Whether the console gets a line for each sampling pass."""
+    return getattr(shared.opts, CONSOLE, True)
+
+
+def _key(setting: Setting) -> str:
+    return f"hidiffusion_{setting.name}"
+
+
+def _in_section(option: Any) -> Any:
+    option.section = SECTION
+    return option
+
+
+def _default_of(setting: Setting) -> Any:
+    if isinstance(setting.default, Choice):
+        component, limits = gr.Radio, {"choices": [choice.value for choice in type(setting.default)]}
+    elif isinstance(setting.default, bool):
+        component, limits = gr.Checkbox, {}
+    else:
+        limits = {"minimum": setting.minimum, "maximum": setting.maximum, "step": setting.step}
+        component = gr.Slider
+    option = shared.OptionInfo(plain(setting.default), setting.label, component, limits)
+    return option.info(setting.help).needs_reload_ui()
