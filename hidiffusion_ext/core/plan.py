@@ -34,11 +34,13 @@ class Task:
         hires: The second pass of a hires-fix job.
         v_prediction: The model predicts v (SD2.1 at 768).
         playground: A Playground model, which the official code spares the aggressive start.
+        controlnet: A ControlNet guides the pass.
     """
 
     hires: bool = False
     v_prediction: bool = False
     playground: bool = False
+    controlnet: bool = False
 
 
 @dataclass(frozen=True)

@@ -102,7 +102,8 @@ class HiDiffusionScript(scripts.Script):
         except (NoUNet, UnsupportedUNet) as error:
             self._refuse(p, str(error), hires=hires)
             return None
-        task = Task(hires, model.v_prediction, playground="playground" in model.name.casefold())
+        playground = "playground" in model.name.casefold()
+        task = Task(hires, model.v_prediction, playground, model.controlnet)
         plan = make_plan(options, unet_map, latent, task)
         if plan.active:
             infotext.write_active(p.extra_generation_params, options, plan.describe(), hires=hires)
