@@ -1,4 +1,4 @@
-"""Hosts keep weights elsewhere, in other types, and put them together in a module's forward: only that may read them."""
+"""Hosts keep weights elsewhere and in other types, and assemble them in a module's forward: only that may read them."""
 
 from __future__ import annotations
 
