@@ -35,19 +35,28 @@ METHODS: list[dict[str, Any]] = [
 
 
 class Host(NamedTuple):
+    """Where a host keeps its UNet class.
+
+    Attributes:
+        variable: The environment variable that names a checkout.
+        unet: The class, as module:name.
+        arguments: What its constructor needs beyond what all hosts' do.
+        before: A function to call before the class is imported, as module:name.
+    """
+
     variable: str
     unet: str
+    arguments: dict[str, Any]
     before: str = ""
-    extra: dict[str, Any] = {}
 
 
 HOSTS = {
-    "Forge": Host("FORGE_DIR", "backend.nn.unet:IntegratedUNet2DConditionModel"),
+    "Forge": Host("FORGE_DIR", "backend.nn.unet:IntegratedUNet2DConditionModel", {}),
     "reForge": Host(
         "REFORGE_DIR",
         "ldm_patched.ldm.modules.diffusionmodules.openaimodel:UNetModel",
+        {"image_size": 32},
         before="ldm_patched.modules.options:enable_args_parsing",
-        extra={"image_size": 32},
     ),
 }
 LAYOUTS: dict[Family, dict[str, Any]] = {
@@ -108,7 +117,7 @@ def unet(host: tuple[Host, type[nn.Module]], request: pytest.FixtureRequest) -> 
             transformer_depth_middle=1,
             transformer_depth_output=[d for level in zip(depth[::2], depth[1::2]) for d in (*level, level[-1])],
             **{**layout, "transformer_depth": list(depth)},
-            **host[0].extra,
+            **host[0].arguments,
         )
         for name, parameter in unet.named_parameters():  # some hosts leave them as the memory was
             if parameter.ndim > 1:
@@ -196,12 +205,10 @@ def test_an_error_leaves_nothing(unet: nn.Module) -> None:
     def fail(*_: object) -> None:
         raise KeyboardInterrupt
 
+    handle = unet.get_submodule("out.0").register_forward_pre_hook(fail)
     with pytest.raises(KeyboardInterrupt), hidiffusion(unet, plan, run()):
-        handle = unet.out.register_forward_pre_hook(fail)
-        try:
-            call(unet, (32, 32), 0)
-        finally:
-            handle.remove()
+        call(unet, (32, 32), 0)
+    handle.remove()
     assert snapshot(unet) == before
     assert torch.equal(call(unet, (32, 32), 0), expected)
 
