@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from . import dispersion, patching, raunet, redilation, windows
+from . import control, dispersion, patching, raunet, redilation, windows
 from .options import WindowShift
 from .plan import Plan, Redilation, WindowSite
 from .raunet import FeatureSizes
@@ -87,9 +87,11 @@ def hidiffusion(unet: nn.Module, plan: Plan, run: Run) -> Generator[None, None, 
 def _watch_calls(
     stack: ExitStack, unet: nn.Module, plan: Plan, run: Run, strided: range, pooled: range, damped: range
 ) -> None:
-    """Sets the run's state from the size and timestep of each UNet call."""
+    """Sets the run's state from the size and timestep of each UNet call, and fits ControlNet's residuals to it."""
 
-    def watch(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def watch(
+        module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
         x, timesteps = args[0], args[1] if len(args) > 1 else kwargs["timesteps"]
         planned = tuple(x.shape[2:]) == plan.latent
         run.step = run.schedule.step(float(timesteps.max()))
@@ -97,6 +99,9 @@ def _watch_calls(
         run.pooled = planned and run.step in pooled
         run.damped = planned and run.step in damped
         run.sizes = plan.sizes(strided=run.strided, pooled=run.pooled) if planned else None
+        if run.sizes is None or not (run.strided or run.pooled) or not kwargs.get("control"):
+            return None
+        return args, {**kwargs, "control": control.fit_residuals(kwargs["control"], run.sizes)}
 
     patching.before_forward(stack, unet, watch)
 

@@ -34,12 +34,14 @@ class Task:
         hires: The second pass of a hires-fix job.
         v_prediction: The model predicts v (SD2.1 at 768).
         playground: A Playground model, which the official code spares the aggressive start.
+        controlnet: A ControlNet guides the pass.
         windows_conflict: Why MSW-MSA has to be left out, in a few words; empty if it need not be.
     """
 
     hires: bool = False
     v_prediction: bool = False
     playground: bool = False
+    controlnet: bool = False
     windows_conflict: str = ""
 
 

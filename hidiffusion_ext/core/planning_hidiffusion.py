@@ -23,6 +23,9 @@ PRESETS = {
 }
 """(preset, is SDXL) -> (T1, T2) of the official code, as shares of the pass's steps."""
 
+T1_SDXL_CONTROLNET = 0.5
+"""T1 of SDXL's 2x preset when a ControlNet guides the pass (official code)."""
+
 
 def add_raunet(options: Options, plan: Plan, task: Task) -> Plan:
     """The plan with RAU-Net, if it is switched on."""
@@ -44,6 +47,8 @@ def _pairs(options: Options, preset: Preset, plan: Plan, task: Task) -> tuple[Sp
     t1, t2 = (options.t1, options.t2) if options.preset is Preset.CUSTOM else PRESETS[preset, sdxl]
     if not sdxl:
         return Span(0, t1), Span(0, t2)
+    if task.controlnet and preset is Preset.X2 and options.preset is not Preset.CUSTOM:
+        t1 = T1_SDXL_CONTROLNET
     if preset is Preset.X2 and t2 == 0 and plan.unet.in_channels != 9 and not task.playground:
         aggressive = min(AGGRESSIVE_SHARE, t1)
         return Span(0, aggressive), Span(aggressive, t1)

@@ -1,14 +1,15 @@
-"""Noise-damped guidance where A1111 combines conditional and unconditional evaluations.
+"""Noise-damped guidance where the host combines conditional and unconditional evaluations.
 
-Its denoiser evaluates the model on rows (conditions first, then one unconditional row per picture), in one call or
-in several, and hands all results to its method `combine_denoised` (or `combine_denoised_for_edit_model` for
-InstructPix2Pix). The calls are noted, the last rows of them evaluated once more, and the results shifted.
+The Forge family has a place for that (`guidance_forge`). A1111's denoiser evaluates the model on rows (conditions
+first, then one unconditional row per picture), in one call or in several, and hands all results to its method
+`combine_denoised` (or `combine_denoised_for_edit_model` for InstructPix2Pix). The calls are noted, the last rows of
+them evaluated once more, and the results shifted.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any, cast
 
 import torch
@@ -16,11 +17,12 @@ from torch import nn
 
 from ..core import Run
 from ..core.damped_guidance import damp
+from .guidance_forge import damped_results
+from .model import forge_patcher
 from .wrapping import wrap_method
 
 
-@contextmanager
-def damped_guidance(sampler: Any, run: Run) -> Generator[None, None, None]:
+def damped_guidance(sampler: Any, run: Run) -> AbstractContextManager[None]:
     """Damps the guidance of the sampler's current pass in the steps in which the run wants it.
 
     Without guidance (CFG scale 1, or the host leaves out the unconditional evaluation) there is nothing to damp and
@@ -30,6 +32,14 @@ def damped_guidance(sampler: Any, run: Run) -> Generator[None, None, None]:
         sampler: The job's sampler; `model_wrap_cfg` is its denoiser and that one's `inner_model` what it evaluates.
         run: The pass, whose context is open.
     """
+    model = sampler.model_wrap_cfg.inner_model
+    patcher = forge_patcher(getattr(model, "inner_model", None))
+    return _damped_rows(sampler, run) if patcher is None else damped_results(patcher.model_options, run)
+
+
+@contextmanager
+def _damped_rows(sampler: Any, run: Run) -> Generator[None, None, None]:
+    """`damped_guidance` on A1111."""
     denoiser = sampler.model_wrap_cfg
     model: nn.Module = denoiser.inner_model
     calls: list[tuple[Any, ...]] = []

@@ -21,11 +21,18 @@ class Model:
         unet: The module that is called once per evaluation, itself callable (compiled wrappers are taken off).
         name: The checkpoint's name.
         v_prediction: Whether the model predicts v.
+        controlnet: Whether the host attached a ControlNet to the model for the coming pass (the Forge family only).
     """
 
     unet: nn.Module
     name: str
     v_prediction: bool
+    controlnet: bool = False
+
+
+def forge_patcher(sd_model: Any) -> Any:
+    """The object in which the Forge family keeps a UNet, its options and its ControlNets; None on other hosts."""
+    return getattr(getattr(sd_model, "forge_objects", None), "unet", None)
 
 
 def find_model(p: Any) -> Model:
@@ -38,13 +45,17 @@ def find_model(p: Any) -> Model:
     if substitute is not None:
         raise NoUNet(f"{type(substitute).__name__} computes in place of the model's UNet, which cannot be changed then")
     sd_model = p.sd_model
-    forge = getattr(sd_model, "forge_objects", None)
-    wrapper = sd_model if forge is None else forge.unet
-    unet = getattr(getattr(wrapper, "model", None), "diffusion_model", None)
+    patcher = forge_patcher(sd_model)
+    unet = getattr(getattr(patcher or sd_model, "model", None), "diffusion_model", None)
     unet = getattr(unet, "_orig_mod", unet)
     if not isinstance(unet, nn.Module):
         raise NoUNet(
             f"this model ({type(sd_model).__name__}) has no UNet; HiDiffusion works with SD1.5, SD2.1 and SDXL"
         )
     checkpoint = getattr(sd_model, "sd_checkpoint_info", None)
-    return Model(unet, getattr(checkpoint, "name", ""), getattr(sd_model, "parameterization", None) == "v")
+    return Model(
+        unet,
+        name=getattr(checkpoint, "name", ""),
+        v_prediction=getattr(sd_model, "parameterization", None) == "v",
+        controlnet=getattr(patcher, "controlnet_linked_list", None) is not None,
+    )

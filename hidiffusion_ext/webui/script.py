@@ -135,5 +135,5 @@ def _plan(p: Any, options: Options, latent: Size, *, hires: bool) -> tuple[Model
     model = find_model(p)
     unet_map = map_unet(model.unet)
     is_playground = "playground" in model.name.casefold()
-    task = Task(hires, model.v_prediction, is_playground, windows_conflict(model.unet, unet_map))
+    task = Task(hires, model.v_prediction, is_playground, model.controlnet, windows_conflict(model.unet, unet_map))
     return model, make_plan(options, unet_map, latent, task)

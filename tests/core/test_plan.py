@@ -113,3 +113,11 @@ def test_descriptions_say_until_when() -> None:
     assert plan(Family.SD1, 1000, 1024).describe(20).endswith("MSW-MSA on resized odd feature maps")
     assert plan(Family.SD1, 720, 1280).describe(20).endswith("MSW-MSA")
     assert plan(Family.SD1, 1024, 1024, msw_msa=False).describe(2) == ""
+
+
+def test_a_controlnet_keeps_sdxl_in_its_first_phase_for_longer() -> None:
+    guided = Task(controlnet=True)
+    assert steps(plan(Family.SDXL, 2048, 2048, guided)) == (range(8), range(8, 25))
+    assert steps(plan(Family.SDXL, 4096, 4096, guided)) == steps(plan(Family.SDXL, 4096, 4096))
+    assert steps(plan(Family.SDXL, 2048, 2048, guided, t1=0.3)) == (range(8), range(8, 15))
+    assert steps(plan(Family.SD1, 1024, 1024, guided)) == steps(plan(Family.SD1, 1024, 1024))

@@ -65,6 +65,8 @@ class WebUI:
             sampler_name="Euler",
             cfg_scale=5,
         )
+        if payload.get("enable_hr"):
+            default["hr_additional_modules"] = ["Use same choices"]  # Forge makes no second pass without it
         probe = payload.pop("probe", None)
         if probe is not None:
             payload["alwayson_scripts"] = payload.get("alwayson_scripts", {}) | {"probe": {"args": probe}}
@@ -83,6 +85,13 @@ class WebUI:
         """The names of the LoRAs it can apply; none if it has no support for them."""
         try:
             return [lora["name"] for lora in self.call("/sdapi/v1/loras")]
+        except HTTPError:
+            return []
+
+    def controlnets(self) -> list[str]:
+        """The names of its ControlNet models; none if it has no support for them."""
+        try:
+            return self.call("/controlnet/model_list")["model_list"]
         except HTTPError:
             return []
 

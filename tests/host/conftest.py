@@ -1,11 +1,14 @@
-"""The fixture `webui`: every test that asks for it runs on the stand-in and, marked `host`, on a real A1111.
+"""The fixture `webui`: every test that asks for it runs on the stand-in and, marked `host`, on a real WebUI.
 
 `webui_without` is the same host without this extension, for comparison.
 
 Which real one:
-    WEBUI_URL=http://127.0.0.1:7860    one that runs, with this extension and tests/host/probe installed, or
-    WEBUI_DIR=/path/to/webui           one that is installed: it is started on a free port and stopped afterwards.
+    WEBUI_URL=http://127.0.0.1:7860    A1111 or Forge, running with this extension and tests/host/probe installed, or
+    WEBUI_DIR=/path/to/webui           an A1111 that is installed: started on a free port and stopped afterwards.
                                        Its Python: WEBUI_PYTHON, else venv/bin/python in or beside that folder.
+
+WEBUI_SCALE=0.25 makes the pictures of one at WEBUI_URL a quarter of the size, as on the stand-in, where its model is
+too large for the machine.
 """
 
 from __future__ import annotations
@@ -119,7 +122,7 @@ def start(kind: str, extensions: list[Path], url: str, folders: pytest.TempPathF
         with server.running(extensions) as address:
             yield WebUI(address, scale=0.25)
     elif url in os.environ:
-        yield WebUI(os.environ[url])
+        yield WebUI(os.environ[url], scale=float(os.environ.get("WEBUI_SCALE", 1)))
     elif "WEBUI_DIR" in os.environ:
         data = folders.mktemp("webui") / "data"
         with running_a1111(Path(os.environ["WEBUI_DIR"]).resolve(), data, extensions) as address:

@@ -1,4 +1,4 @@
-"""What the extension does in a WebUI, through its HTTP API; each test on the stand-in and on a real A1111.
+"""What the extension does in a WebUI, through its HTTP API; each test on the stand-in and on a real host.
 
 The stand-in's pictures are a quarter of the size of those asked for, so that the real sizes can be named here.
 """
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import webuiapi
-from client import HTTPError, WebUI
+from client import HTTPError, WebUI, encode
 
 from hidiffusion_ext.core.options import SETTINGS
 
@@ -401,3 +401,23 @@ def test_a_lora_in_the_prompt(host: Host) -> None:
     assert said(info)["HiDiffusion"].startswith("RAU-Net")
     assert not same(with_lora, plain)
     assert same(host.txt2img(ON, **size)[0], plain)
+
+
+def test_a_controlnet(host: Host) -> None:
+    name = next((name for name in host.webui.controlnets() if name != "None"), None)
+    if name is None:
+        pytest.skip("this host has no ControlNet model")
+    size = {**host.size(1024, 768), "steps": 3}
+    picture = encode(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8))
+    unit = {"enabled": True, "module": "None", "model": name, "image": picture, "weight": 1.0}
+
+    def with_controlnet(options: Any) -> list[np.ndarray]:
+        payload = host.payload(options, dict(size))
+        payload.setdefault("alwayson_scripts", {})["ControlNet"] = {"args": [unit]}
+        return host.webui.txt2img(**payload)[0][:1]
+
+    always = {**ON, "t1": 1.0, "msw_msa": False}
+    guided, plain = with_controlnet(always), host.txt2img(always, **size)[0]
+    assert not same(guided, plain)
+    assert not same(guided, with_controlnet(None))
+    assert same(guided, with_controlnet(always))

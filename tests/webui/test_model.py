@@ -27,6 +27,15 @@ def test_the_unet_of_each_host() -> None:
     assert find_model(job(forge_objects=forge, model=wrapped(None))).unet is UNET
 
 
+def test_a_controlnet_is_seen_where_the_forge_family_attaches_it() -> None:
+    def patcher(**more: object) -> SimpleNamespace:
+        return SimpleNamespace(unet=SimpleNamespace(model=wrapped(UNET), **more))
+
+    assert find_model(job(forge_objects=patcher(controlnet_linked_list=object()))).controlnet
+    assert not find_model(job(forge_objects=patcher(controlnet_linked_list=None))).controlnet
+    assert not find_model(job(model=wrapped(UNET))).controlnet
+
+
 def test_a_compiled_unet_is_unwrapped() -> None:
     compiled = nn.Module()
     compiled._orig_mod = UNET

@@ -1,6 +1,6 @@
 """Test-only WebUI extension: records what the host calls and when, and makes things go wrong on request.
 
-Works unmodified on A1111 and on the stand-in. Its first argument is a dict (or its JSON text), all keys optional:
+Works unmodified on A1111, Forge and the stand-in. Its first argument is a dict (or its JSON text), all keys optional:
 
     {"unet": true,              record every UNet call: timestep, input shape
      "raise": {"where": "unet" or the name of a hook or callback, "at": 2,
@@ -32,6 +32,12 @@ HOOK_DICTS = [
 ]
 
 
+def current_unet() -> torch.nn.Module:
+    """The UNet of the model that is loaded now."""
+    forge = getattr(shared.sd_model, "forge_objects", None)
+    return (forge.unet if forge else shared.sd_model).model.diffusion_model
+
+
 class Job:
     """What is asked of the running job, and what happened in it."""
 
@@ -52,7 +58,7 @@ class Job:
 
     def watch(self) -> None:
         """Hook the UNet that is loaded now, if this job wants to see its calls."""
-        unet = shared.sd_model.model.diffusion_model
+        unet = current_unet()
         if unet is not self.unet and self.request.keys() & {"unet", "interrupt", "raise"}:
             self.unwatch()
             self.unet, self.handle = unet, unet.register_forward_pre_hook(self._before_unet, with_kwargs=True)
@@ -193,7 +199,7 @@ def describe(module: torch.nn.Module) -> dict[str, Any]:
 
 def fingerprint() -> dict[str, Any]:
     """`modules` by name, the number of hooks on them, a digest of the weights, and one of it all."""
-    unet = shared.sd_model.model.diffusion_model
+    unet = current_unet()
     modules = {name: describe(module) for name, module in unet.named_modules()}
     weights = hashlib.sha256()
     for name, tensor in unet.state_dict().items():

@@ -1,0 +1,41 @@
+"""ControlNet's residuals, on hosts that hand them to the UNet in its argument `control` (the Forge family).
+
+Such a UNet takes residuals from the ends of three lists and adds them as they are: `input` ones to what its input
+blocks put out, one `middle` one to what its middle block puts out, `output` ones to the skip connections. They were
+made for the sizes an unchanged UNet has; while RAU-Net is active the features are smaller.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+import torch.nn.functional as F
+
+from .raunet import FeatureSizes
+from .windows import Size
+
+Residuals = Sequence[torch.Tensor | None]
+
+
+def fit_residuals(control: Mapping[str, Residuals], sizes: FeatureSizes) -> dict[str, Residuals]:
+    """The residuals in the sizes of this call, in new lists: the host's own stay as they are.
+
+    Args:
+        control: Lists of residuals [B, C, h, w] by name, each used from its end; None stands for no residual.
+        sizes: The sizes inside this call.
+    """
+    met = {"input": sizes.skips, "middle": sizes.skips[-1:], "output": sizes.skips[::-1]}
+    return {name: _fitted(residuals, met[name]) if name in met else residuals for name, residuals in control.items()}
+
+
+def _fitted(residuals: Residuals, sizes: Sequence[Size]) -> list[torch.Tensor | None]:
+    """The last residual in the first size, the one before it in the second, and so on."""
+    return [_resize(residual, size) for residual, size in zip(reversed(residuals), sizes)][::-1]
+
+
+def _resize(residual: torch.Tensor | None, size: Size) -> torch.Tensor | None:
+    """Brings [B, C, h, w] to another size (bicubic, as in the official code)."""
+    if residual is None or residual.shape[-2:] == size:
+        return residual
+    return F.interpolate(residual, size=size, mode="bicubic")
