@@ -62,6 +62,7 @@ class Setting:
         label: Stable English name on the panel and, lower-cased after "HiDiffusion", in infotext.
         help: One sentence: what one sees when one turns it.
         minimum, maximum, step: The allowed range of a number, both ends included; None for other types.
+        advanced: Whether its control is folded away until one asks for it.
         name: The option's name in the API and in `Options`.
     """
 
@@ -71,7 +72,53 @@ class Setting:
     minimum: float | None = None
     maximum: float | None = None
     step: float | None = None
+    advanced: bool = False
     name: str = ""
+
+    def parse(self, text: str) -> Any:
+        """The value that a text in an infotext or a query stands for; if it is none, the text, to be refused."""
+        if isinstance(self.default, bool):
+            return {"true": True, "false": False}.get(text.casefold(), text)
+        if isinstance(self.default, (int, float)):
+            try:
+                return float(text)
+            except ValueError:
+                return text
+        return text
+
+    def checked(self, value: Any) -> Any:
+        """The value in the setting's own type.
+
+        Raises:
+            OptionError: if it is of another type or not allowed.
+        """
+        kind = cast(Any, type(self.default))
+        if isinstance(self.default, Choice):
+            for choice in kind:
+                if isinstance(value, str) and value.casefold() == choice.value.casefold():
+                    return choice
+            raise self._refused(value, "one of " + ", ".join(choice.value for choice in kind))
+        if kind is bool:
+            if not isinstance(value, bool):
+                raise self._refused(value, "true or false")
+            return value
+        allowed = f"{'a whole number' if kind is int else 'a number'} from {self.minimum:g} to {self.maximum:g}"
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            raise self._refused(value, allowed)
+        if not math.isfinite(value) or (kind is int and value != int(value)):
+            raise self._refused(value, allowed)
+        if not self.minimum <= value <= self.maximum:  # type: ignore[operator]  # every number has both limits
+            raise self._refused(value, allowed)
+        return kind(value)
+
+    def _refused(self, value: object, allowed: str) -> OptionError:
+        return OptionError(f"{self.name} = {quoted(value)} is not possible; allowed is {allowed}")
+
+
+def quoted(value: object) -> str:
+    """A value as it is shown in a refusal, cut if it is long."""
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
 
 
 def _option(
@@ -81,8 +128,9 @@ def _option(
     minimum: float | None = None,
     maximum: float | None = None,
     step: float | None = None,
+    advanced: bool = False,
 ) -> Any:
-    return field(default=default, metadata={"setting": Setting(default, label, help, minimum, maximum, step)})
+    return field(default=default, metadata={"setting": Setting(default, label, help, minimum, maximum, step, advanced)})
 
 
 @dataclass(frozen=True)
@@ -113,16 +161,18 @@ class Options:
         False,
         "Dispersed convolution",
         "ScaleCrafter, 4x preset: gentler re-dilation in the coarsest layers; smoother large shapes.",
+        advanced=True,
     )
     damped_guidance: bool = _option(
         True,
         "Noise-damped guidance",
         "ScaleCrafter, 4x preset: cleaner pictures, less noise; each step takes half as long again.",
+        advanced=True,
     )
     preset: Preset = _option(
         Preset.AUTO,
         "Preset",
-        "Auto picks 2x or 4x from the size of the job; Turbo is for SDXL-Turbo; Custom uses T1 and T2 below.",
+        "Auto picks 2x or 4x from the size of the job; Turbo is for SDXL-Turbo; Custom uses T1 and T2 under Advanced.",
     )
     t1: float = _option(
         0.4,
@@ -131,6 +181,7 @@ class Options:
         minimum=0.0,
         maximum=1.0,
         step=0.05,
+        advanced=True,
     )
     t2: float = _option(
         0.0,
@@ -139,6 +190,7 @@ class Options:
         minimum=0.0,
         maximum=1.0,
         step=0.05,
+        advanced=True,
     )
     passes: Passes = _option(
         Passes.BOTH, "Passes", "Which passes of a hires-fix job are changed; img2img counts as a first pass."
@@ -150,11 +202,13 @@ class Options:
         minimum=0,
         maximum=4096,
         step=64,
+        advanced=True,
     )
     window_shift: WindowShift = _option(
         WindowShift.CYCLE,
         "Window shift",
         "Cycle gives the same picture in any batch; with Random, as in the paper, the batch changes pictures.",
+        advanced=True,
     )
 
     @classmethod
@@ -165,8 +219,8 @@ class Options:
         """
         for key in values:
             if key not in SETTINGS:
-                raise OptionError(f"unknown setting {_quoted(key)}; allowed are {', '.join(SETTINGS)}")
-        checked = {key: _checked(SETTINGS[key], value) for key, value in values.items()}
+                raise OptionError(f"unknown setting {quoted(key)}; allowed are {', '.join(SETTINGS)}")
+        checked = {key: SETTINGS[key].checked(value) for key, value in values.items()}
         if "preset" not in checked and checked.keys() & {"t1", "t2"}:
             checked["preset"] = Preset.CUSTOM
         return cls(**checked)
@@ -178,7 +232,7 @@ class Options:
             return cls.from_mapping(cast("Mapping[str, Any]", args[0]))
         if len(args) > len(SETTINGS):
             raise OptionError(f"{len(args)} arguments given; at most {len(SETTINGS)} are allowed")
-        return cls(**{name: _checked(setting, value) for (name, setting), value in zip(SETTINGS.items(), args)})
+        return cls(**{name: setting.checked(value) for (name, setting), value in zip(SETTINGS.items(), args)})
 
     def changed(self) -> dict[str, Any]:
         """The settings that differ from their defaults, as plain values."""
@@ -188,34 +242,3 @@ class Options:
 
 SETTINGS: dict[str, Setting] = {f.name: replace(f.metadata["setting"], name=f.name) for f in fields(Options)}
 """Every option by name, in the order of the panel and of the positional arguments."""
-
-
-def _checked(setting: Setting, value: Any) -> Any:
-    """The value in the setting's own type, or OptionError."""
-    kind = cast(Any, type(setting.default))
-    if isinstance(setting.default, Choice):
-        for choice in kind:
-            if isinstance(value, str) and value.casefold() == choice.value.casefold():
-                return choice
-        raise _refused(setting, value, "one of " + ", ".join(choice.value for choice in kind))
-    if kind is bool:
-        if not isinstance(value, bool):
-            raise _refused(setting, value, "true or false")
-        return value
-    allowed = f"{'a whole number' if kind is int else 'a number'} from {setting.minimum:g} to {setting.maximum:g}"
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise _refused(setting, value, allowed)
-    if not math.isfinite(value) or (kind is int and value != int(value)):
-        raise _refused(setting, value, allowed)
-    if not setting.minimum <= value <= setting.maximum:  # type: ignore[operator]  # every number has both limits
-        raise _refused(setting, value, allowed)
-    return kind(value)
-
-
-def _refused(setting: Setting, value: object, allowed: str) -> OptionError:
-    return OptionError(f"{setting.name} = {_quoted(value)} is not possible; allowed is {allowed}")
-
-
-def _quoted(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."

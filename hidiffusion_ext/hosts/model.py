@@ -8,6 +8,8 @@ from typing import Any
 
 from torch import nn
 
+from ..core import Task
+
 
 class NoUNet(ValueError):
     """The job's model has no UNet where the hosts keep it; the message is one sentence for the user."""
@@ -26,6 +28,10 @@ class Model:
     unet: nn.Module
     name: str
     v_prediction: bool
+
+    def task(self, *, hires: bool) -> Task:
+        """What the planner has to know about a pass with this model."""
+        return Task(hires, self.v_prediction, playground="playground" in self.name.casefold())
 
 
 def find_model(p: Any) -> Model:

@@ -69,16 +69,8 @@ def _active(params: Mapping[str, Any]) -> bool:
 
 def _value(setting: Setting, text: str | None) -> Any:
     """A setting's plain value from its text; the default where the text is missing or makes no sense."""
-    parsed: Any = text
-    if isinstance(setting.default, bool):
-        parsed = {"True": True, "False": False}.get(text or "")
-    elif isinstance(setting.default, (int, float)):
-        try:
-            parsed = float(text or "")
-        except ValueError:
-            parsed = None
     try:
-        value = getattr(Options.from_mapping({setting.name: parsed}), setting.name)
+        value = setting.checked(setting.parse(text or ""))
     except OptionError:
         value = setting.default
     return value.value if isinstance(value, Choice) else value

@@ -10,7 +10,7 @@ import torch
 
 from modules import scripts
 
-from ..core import OptionError, Options, Plan, Run, Schedule, Task, UnsupportedUNet, hidiffusion, make_plan, map_unet
+from ..core import OptionError, Options, Plan, Run, Schedule, UnsupportedUNet, hidiffusion, make_plan, map_unet
 from ..core.options import SETTINGS
 from ..core.plan import CELL
 from ..core.windows import Size
@@ -102,8 +102,7 @@ class HiDiffusionScript(scripts.Script):
         except (NoUNet, UnsupportedUNet) as error:
             self._refuse(p, str(error), hires=hires)
             return None
-        task = Task(hires, model.v_prediction, playground="playground" in model.name.casefold())
-        plan = make_plan(options, unet_map, latent, task)
+        plan = make_plan(options, unet_map, latent, model.task(hires=hires))
         if plan.active:
             infotext.write_active(p.extra_generation_params, options, plan.describe(), hires=hires)
         else:
