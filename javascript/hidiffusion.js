@@ -105,7 +105,7 @@
         size.append(drawSize(pass));
         const words = element("div", "words");
         const title = element("div", "title", `${pass.name}: ${pass.width}x${pass.height}`);
-        title.append(element("span", "aside", `${pass.area} times the area of ${pass.native}x${pass.native}`));
+        title.append(element("span", "aside", `${pass.area}x the native area`));
         const steps = element("div", "steps");
         steps.append(drawSteps(pass));
         words.append(title, element("div", "text", pass.text), element("div", "aside", pass.speed), steps);
@@ -170,7 +170,8 @@
         show(answer) {
             this.place.classList.remove("silent");
             this.notice.textContent = "";
-            this.model.textContent = `Model: ${answer.model}. Each bar is one step, its height the work it takes.`;
+            const native = answer.passes[0].native;
+            this.model.textContent = `${answer.model}, made for ${native}x${native}. Bars: the work in each step.`;
             this.passes.replaceChildren(...answer.passes.map(drawPass));
         }
 

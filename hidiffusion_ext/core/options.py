@@ -145,39 +145,39 @@ class Options:
     method: Method = _option(
         Method.HIDIFFUSION,
         "Method",
-        "HiDiffusion is faster; ScaleCrafter keeps the full resolution at every step and takes the time of no method.",
+        "HiDiffusion makes large pictures faster; ScaleCrafter keeps full resolution in every step and gains no speed.",
     )
     rau_net: bool = _option(
         True,
         "RAU-Net",
-        "HiDiffusion: one object instead of several, by laying the picture out as if it were small. Much faster, too.",
+        "HiDiffusion: one subject instead of several, and much faster, as the first steps lay out a smaller picture.",
     )
     msw_msa: bool = _option(
         True,
         "MSW-MSA",
-        "Faster: self-attention at the finest level looks at four moving windows instead of the whole picture.",
+        "Faster, as the finest layers look at four moving windows; a little more consistent and slower without.",
     )
     dispersion: bool = _option(
         False,
         "Dispersed convolution",
-        "ScaleCrafter, 4x preset: gentler re-dilation in the coarsest layers; smoother large shapes.",
+        "ScaleCrafter, from three times the native size on: smoother large shapes.",
         advanced=True,
     )
     damped_guidance: bool = _option(
         True,
         "Noise-damped guidance",
-        "ScaleCrafter, 4x preset: cleaner pictures, less noise; each step takes half as long again.",
+        "ScaleCrafter, from three times the native size on: fewer stray speckles; its steps take half as long again.",
         advanced=True,
     )
     preset: Preset = _option(
         Preset.AUTO,
         "Preset",
-        "Auto picks 2x or 4x from the size of the job; Turbo is for SDXL-Turbo; Custom uses T1 and T2 under Advanced.",
+        "How long and how strongly it works: Auto goes by the size, Turbo is for SDXL-Turbo, Custom takes T1 and T2.",
     )
     t1: float = _option(
         0.4,
         "T1",
-        "Custom preset: the method works for this share of the steps. Higher: fewer repeated objects, less detail.",
+        "Custom: the share of the steps in which it works; raise it against doubled objects, lower it for detail.",
         minimum=0.0,
         maximum=1.0,
         step=0.05,
@@ -186,19 +186,19 @@ class Options:
     t2: float = _option(
         0.0,
         "T2",
-        "Custom preset of HiDiffusion: a second, stronger reduction for this share of the steps; for huge pictures.",
+        "Custom, HiDiffusion: the share of the steps with a second reduction; for very large pictures, otherwise 0.",
         minimum=0.0,
         maximum=1.0,
         step=0.05,
         advanced=True,
     )
     passes: Passes = _option(
-        Passes.BOTH, "Passes", "Which passes of a hires-fix job are changed; img2img counts as a first pass."
+        Passes.BOTH, "Passes", "Which pass of a hires-fix job is changed; img2img counts as the first."
     )
     native_size: int = _option(
         0,
         "Native size",
-        "Side in pixels the model was trained at; 0 finds it (512, 768 for SD2.1 v-models, 1024 for SDXL).",
+        "Pixels per side the model was made for: larger pictures are changed; 0 finds it (512, 768 or 1024).",
         minimum=0,
         maximum=4096,
         step=64,
@@ -207,7 +207,7 @@ class Options:
     window_shift: WindowShift = _option(
         WindowShift.CYCLE,
         "Window shift",
-        "Cycle gives the same picture in any batch; with Random, as in the paper, the batch changes pictures.",
+        "Cycle gives the same picture whatever the batch; with Random, as in the paper, it changes with the batch.",
         advanced=True,
     )
 

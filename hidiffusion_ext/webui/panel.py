@@ -60,6 +60,6 @@ def _control(setting: Setting, elem_id: str) -> Any:
     if isinstance(setting.default, Choice):
         return gr.Radio([choice.value for choice in type(setting.default)], value=setting.default.value, **common)
     if isinstance(setting.default, bool):
-        return gr.Checkbox(value=setting.default, **common)
+        return gr.Checkbox(value=setting.default, elem_classes=["hidiffusion-switch"], **common)
     limits: dict[str, Any] = {"minimum": setting.minimum, "maximum": setting.maximum, "step": setting.step}
     return gr.Slider(value=setting.default, **limits, **common)

@@ -88,8 +88,8 @@ def test_a_wrong_value_is_refused_by_name_value_and_what_is_allowed(values: dict
 
 
 def test_too_many_arguments_are_refused() -> None:
-    with pytest.raises(OptionError, match="12 arguments"):
-        Options.from_args([False] * 12)
+    with pytest.raises(OptionError, match="13 arguments"):
+        Options.from_args([False] * 13)
 
 
 @given(st.dictionaries(st.text(), st.none() | st.booleans() | st.floats() | st.text() | st.lists(st.integers())))
