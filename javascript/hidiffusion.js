@@ -55,6 +55,18 @@
         return question;
     }
 
+    /** Lets the keyboard fold and unfold an accordion, where gradio makes its header no button. */
+    function openByKeyboard(header) {
+        if (header.tagName === "BUTTON") return;
+        header.tabIndex = 0;
+        header.setAttribute("role", "button");
+        header.addEventListener("keydown", (event) => {
+            if (event.key !== "Enter" && event.key !== " ") return;
+            event.preventDefault();
+            header.click();
+        });
+    }
+
     function element(tag, className, text) {
         const made = document.createElement(tag);
         made.className = className;
@@ -188,6 +200,7 @@
             const place = gradioApp().querySelector(`#script_${tab}_hidiffusion_plan .hidiffusion-plan`);
             if (!place) continue;
             const view = new PlanView(tab, place);
+            openByKeyboard(byId(view.told.advanced).querySelector(".label-wrap"));
             setInterval(() => view.look(), LOOK_EVERY);
         }
     });

@@ -39,6 +39,7 @@ def _plan(elem_id: Callable[[str], str]) -> str:
         "path": f".{PATH}",
         "key": PAGE_KEY,
         "panel": elem_id("panel"),
+        "advanced": elem_id("advanced"),
         "settings": {name: elem_id(name) for name in SETTINGS if name != "enabled"},
     }
     return f'<div class="hidiffusion-plan" data-told="{html.escape(json.dumps(told))}"></div>'
