@@ -125,11 +125,11 @@ def test_img2img_by_size_and_by_scale(page: playwright.Page, tmp_path: Path) -> 
     from PIL import Image
 
     Image.new("RGB", (320, 256)).save(tmp_path / "picture.png")
-    page.get_by_role("tab", name="img2img").click()
+    page.locator(".tab-nav button", has_text="img2img").click()
     panel = Panel(page, "img2img")
     panel.tick()
     panel.says("Picture: 512x512")
-    page.get_by_role("tab", name="Resize by").click()
+    page.locator(".tab-nav button", has_text="Resize by").click()
     panel.says("put one in first")
     page.set_input_files("#img2img_image input[type=file]", tmp_path / "picture.png")
     panel.says("Picture: 320x256")
