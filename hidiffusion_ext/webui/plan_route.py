@@ -63,7 +63,7 @@ def add_route(demo: Any, app: FastAPI) -> None:
             raise HTTPException(401, "the API's user and password are needed", {"WWW-Authenticate": "Basic"})
         auth(credentials)
 
-    app.add_api_route(PATH, answer, methods=["GET"], dependencies=[Depends(allowed)], openapi_extra=_documentation())
+    app.get(PATH, dependencies=[Depends(allowed)], openapi_extra=_documentation())(answer)
 
 
 def _host_auth(app: FastAPI) -> Callable[[HTTPBasicCredentials], Any] | None:
