@@ -14,7 +14,7 @@
         },
     };
     const HIRES_FIELDS = {
-        enable_hr: "txt2img_hr-checkbox",
+        enable_hr: "txt2img_hr-visible-checkbox",
         hr_scale: "txt2img_hr_scale",
         hr_resize_x: "txt2img_hr_resize_x",
         hr_resize_y: "txt2img_hr_resize_y",
@@ -23,10 +23,12 @@
 
     const byId = (id) => gradioApp().getElementById(id);
 
-    /** The value of a gradio control, as text; undefined if it has none. */
+    const INPUT = "input[type=radio]:checked, input[type=checkbox], input[type=number]";
+
+    /** The value of a gradio control or an accordion's checkbox, as text; undefined if it has none. */
     function valueOf(id) {
         const control = byId(id);
-        const input = control?.querySelector("input[type=radio]:checked, input[type=checkbox], input[type=number]");
+        const input = control?.matches(INPUT) ? control : control?.querySelector(INPUT);
         if (!input) return undefined;
         return input.type === "checkbox" ? String(input.checked) : input.value;
     }
@@ -144,7 +146,7 @@
         }
 
         get ticked() {
-            return valueOf(`${this.told.panel}-checkbox`) === "true";
+            return valueOf(`${this.told.panel}-visible-checkbox`) === "true";
         }
 
         async look() {
