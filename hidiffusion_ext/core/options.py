@@ -62,6 +62,7 @@ class Setting:
         label: Stable English name on the panel and, lower-cased after "HiDiffusion", in infotext.
         help: One sentence: what one sees when one turns it.
         minimum, maximum, step: The allowed range of a number, both ends included; None for other types.
+        advanced: Whether its control is folded away until one asks for it.
         name: The option's name in the API and in `Options`.
     """
 
@@ -71,7 +72,53 @@ class Setting:
     minimum: float | None = None
     maximum: float | None = None
     step: float | None = None
+    advanced: bool = False
     name: str = ""
+
+    def parse(self, text: str) -> Any:
+        """The value that a text in an infotext or a query stands for; if it is none, the text, to be refused."""
+        if isinstance(self.default, bool):
+            return {"true": True, "false": False}.get(text.strip().casefold(), text)
+        if isinstance(self.default, (int, float)):
+            try:
+                return float(text)
+            except ValueError:
+                return text
+        return text
+
+    def checked(self, value: Any) -> Any:
+        """The value in the setting's own type.
+
+        Raises:
+            OptionError: if it is of another type or not allowed.
+        """
+        kind = cast(Any, type(self.default))
+        if isinstance(self.default, Choice):
+            for choice in kind:
+                if isinstance(value, str) and value.casefold() == choice.value.casefold():
+                    return choice
+            raise self._refused(value, "one of " + ", ".join(choice.value for choice in kind))
+        if kind is bool:
+            if not isinstance(value, bool):
+                raise self._refused(value, "true or false")
+            return value
+        allowed = f"{'a whole number' if kind is int else 'a number'} from {self.minimum:g} to {self.maximum:g}"
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            raise self._refused(value, allowed)
+        if not math.isfinite(value) or (kind is int and value != int(value)):
+            raise self._refused(value, allowed)
+        if not self.minimum <= value <= self.maximum:  # type: ignore[operator]  # every number has both limits
+            raise self._refused(value, allowed)
+        return kind(value)
+
+    def _refused(self, value: object, allowed: str) -> OptionError:
+        return OptionError(f"{self.name} = {quoted(value)} is not possible; allowed is {allowed}")
+
+
+def quoted(value: object) -> str:
+    """A value as it is shown in a refusal, cut if it is long."""
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
 
 
 def _option(
@@ -81,8 +128,9 @@ def _option(
     minimum: float | None = None,
     maximum: float | None = None,
     step: float | None = None,
+    advanced: bool = False,
 ) -> Any:
-    return field(default=default, metadata={"setting": Setting(default, label, help, minimum, maximum, step)})
+    return field(default=default, metadata={"setting": Setting(default, label, help, minimum, maximum, step, advanced)})
 
 
 @dataclass(frozen=True)
@@ -97,64 +145,70 @@ class Options:
     method: Method = _option(
         Method.HIDIFFUSION,
         "Method",
-        "HiDiffusion is faster; ScaleCrafter keeps the full resolution at every step and takes the time of no method.",
+        "HiDiffusion makes large pictures faster; ScaleCrafter keeps full resolution in every step and gains no speed.",
     )
     rau_net: bool = _option(
         True,
         "RAU-Net",
-        "HiDiffusion: one object instead of several, by laying the picture out as if it were small. Much faster, too.",
+        "HiDiffusion: one subject instead of several, and much faster, as the first steps lay out a smaller picture.",
     )
     msw_msa: bool = _option(
         True,
         "MSW-MSA",
-        "Faster: self-attention at the finest level looks at four moving windows instead of the whole picture.",
+        "Faster, as the finest layers look at four moving windows; a little more consistent and slower without.",
     )
     dispersion: bool = _option(
         False,
         "Dispersed convolution",
-        "ScaleCrafter, 4x preset: gentler re-dilation in the coarsest layers; smoother large shapes.",
+        "ScaleCrafter, from three times the native size on: smoother large shapes.",
+        advanced=True,
     )
     damped_guidance: bool = _option(
         True,
         "Noise-damped guidance",
-        "ScaleCrafter, 4x preset: cleaner pictures, less noise; each step takes half as long again.",
+        "ScaleCrafter, from three times the native size on: fewer stray speckles; its steps take half as long again.",
+        advanced=True,
     )
     preset: Preset = _option(
         Preset.AUTO,
         "Preset",
-        "Auto picks 2x or 4x from the size of the job; Turbo is for SDXL-Turbo; Custom uses T1 and T2 below.",
+        "How long and how strongly it works: Auto goes by the size, Turbo is for SDXL-Turbo, Custom takes T1 and T2.",
     )
     t1: float = _option(
         0.4,
         "T1",
-        "Custom preset: the method works for this share of the steps. Higher: fewer repeated objects, less detail.",
+        "Custom: the share of the steps in which it works; raise it against doubled objects, lower it for detail.",
         minimum=0.0,
         maximum=1.0,
         step=0.05,
+        advanced=True,
     )
     t2: float = _option(
         0.0,
         "T2",
-        "Custom preset of HiDiffusion: a second, stronger reduction for this share of the steps; for huge pictures.",
+        "Custom, HiDiffusion: the share of the steps with a second reduction; for very large pictures, otherwise 0.",
         minimum=0.0,
         maximum=1.0,
         step=0.05,
+        advanced=True,
     )
     passes: Passes = _option(
-        Passes.BOTH, "Passes", "Which passes of a hires-fix job are changed; img2img counts as a first pass."
+        Passes.BOTH, "Passes", "Which pass of a hires-fix job is changed; img2img counts as the first."
     )
     native_size: int = _option(
         0,
         "Native size",
-        "Side in pixels the model was trained at; 0 finds it (512, 768 for SD2.1 v-models, 1024 for SDXL).",
+        "Pixels per side the model was made for: larger pictures are changed; 0 finds it (512, 768 or 1024).",
         minimum=0,
         maximum=4096,
         step=64,
+        advanced=True,
     )
     window_shift: WindowShift = _option(
         WindowShift.CYCLE,
         "Window shift",
-        "Cycle gives the same picture in any batch; with Random, as in the paper, the batch changes pictures.",
+        "Cycle gives the same picture whatever the batch; with Random, as in the paper, it changes with the batch.",
+        advanced=True,
     )
 
     @classmethod
@@ -195,60 +249,12 @@ def plain(value: Any) -> Any:
     return value.value if isinstance(value, Choice) else value
 
 
-def from_text(setting: Setting, text: str) -> Any:
-    """A setting's value in its own type, from text as `str` writes its plain value.
-
-    Raises:
-        OptionError: if the text means no value of this setting.
-    """
-    value: Any = text
-    if isinstance(setting.default, bool):
-        value = {"true": True, "false": False}.get(text.strip().casefold(), text)
-    elif isinstance(setting.default, (int, float)):
-        try:
-            value = float(text)
-        except ValueError:
-            value = text
-    return _checked(setting, value)
-
-
 def _checked_all(values: Mapping[str, Any]) -> dict[str, Any]:
     """The values in their settings' own types; T1 or T2 without a preset adds the Custom preset."""
     for key in values:
         if key not in SETTINGS:
-            raise OptionError(f"unknown setting {_quoted(key)}; allowed are {', '.join(SETTINGS)}")
-    checked = {key: _checked(SETTINGS[key], value) for key, value in values.items()}
+            raise OptionError(f"unknown setting {quoted(key)}; allowed are {', '.join(SETTINGS)}")
+    checked = {key: SETTINGS[key].checked(value) for key, value in values.items()}
     if "preset" not in checked and checked.keys() & {"t1", "t2"}:
         checked["preset"] = Preset.CUSTOM
     return checked
-
-
-def _checked(setting: Setting, value: Any) -> Any:
-    """The value in the setting's own type, or OptionError."""
-    kind = cast(Any, type(setting.default))
-    if isinstance(setting.default, Choice):
-        for choice in kind:
-            if isinstance(value, str) and value.casefold() == choice.value.casefold():
-                return choice
-        raise _refused(setting, value, "one of " + ", ".join(choice.value for choice in kind))
-    if kind is bool:
-        if not isinstance(value, bool):
-            raise _refused(setting, value, "true or false")
-        return value
-    allowed = f"{'a whole number' if kind is int else 'a number'} from {setting.minimum:g} to {setting.maximum:g}"
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise _refused(setting, value, allowed)
-    if not math.isfinite(value) or (kind is int and value != int(value)):
-        raise _refused(setting, value, allowed)
-    if not setting.minimum <= value <= setting.maximum:  # type: ignore[operator]  # every number has both limits
-        raise _refused(setting, value, allowed)
-    return kind(value)
-
-
-def _refused(setting: Setting, value: object, allowed: str) -> OptionError:
-    return OptionError(f"{setting.name} = {_quoted(value)} is not possible; allowed is {allowed}")
-
-
-def _quoted(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."

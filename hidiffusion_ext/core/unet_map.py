@@ -30,6 +30,7 @@ class Block:
     """One input, middle or output block: the names of its sites as `unet.get_submodule` takes them.
 
     Attributes:
+        channels: How many channels it gives out.
         layers: The block's direct layers, in order.
         down: The strided 3x3 convolution of its Downsample, or None.
         up: The convolution of its Upsample, or None.
@@ -37,6 +38,7 @@ class Block:
         attentions: The self-attentions (attn1) of its transformer blocks, in order.
     """
 
+    channels: int
     layers: tuple[str, ...]
     down: str | None
     up: str | None
@@ -103,7 +105,7 @@ def _block(name: str, block: nn.Module) -> Block:
     for child_name, layer in block.named_children():
         path = f"{name}.{child_name}"
         layers.append(path)
-        if isinstance(op := getattr(layer, "op", None), nn.Conv2d) and op.stride == (2, 2):
+        if isinstance(op := getattr(layer, "op", None), nn.Conv2d) and op.stride != (1, 1):  # 4 during a run
             down = f"{path}.op"
         elif hasattr(layer, "use_conv") and isinstance(getattr(layer, "conv", None), nn.Conv2d):
             up = f"{path}.conv"
@@ -115,7 +117,8 @@ def _block(name: str, block: nn.Module) -> Block:
                 for depth, transformer in transformers.named_children()
                 if isinstance(getattr(transformer, "attn1", None), nn.Module)
             ]
-    return Block(tuple(layers), down, up, tuple(convs), tuple(attentions))
+    channels = [module.out_channels for module in block.modules() if isinstance(module, nn.Conv2d)][-1:]
+    return Block(sum(channels), tuple(layers), down, up, tuple(convs), tuple(attentions))
 
 
 def _convs(layer: nn.Module) -> list[str]:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from .. import __version__
-from ..core.options import SETTINGS, OptionError, Options, Setting, from_text, plain
+from ..core.options import SETTINGS, OptionError, Options, Setting, plain
 
 FIRST_PASS = "HiDiffusion"
 HIRES_PASS = "HiDiffusion hires"
@@ -82,6 +82,6 @@ def _active(params: Mapping[str, Any]) -> bool:
 def _value(setting: Setting, text: str | None) -> Any:
     """A setting's plain value from its text; the default where the text is missing or makes no sense."""
     try:
-        return plain(from_text(setting, "" if text is None else text))
+        return plain(setting.checked(setting.parse(text or "")))
     except OptionError:
         return plain(setting.default)

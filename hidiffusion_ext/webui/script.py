@@ -10,13 +10,13 @@ import torch
 
 from modules import scripts
 
-from ..core import OptionError, Options, Plan, Run, Schedule, Task, UnsupportedUNet, hidiffusion, make_plan, map_unet
+from ..core import OptionError, Options, Run, Schedule, UnsupportedUNet, hidiffusion
 from ..core.options import SETTINGS
 from ..core.plan import CELL
 from ..core.windows import Size
 from ..hosts.guidance import damped_guidance
-from ..hosts.model import Model, NoUNet, find_model
-from ..hosts.neighbours import windows_conflict
+from ..hosts.model import NoUNet
+from ..hosts.passes import plan_pass
 from ..hosts.sampling import around_next_pass
 from . import infotext
 from .log import logger
@@ -69,7 +69,7 @@ class HiDiffusionScript(scripts.Script):
         def patched(timesteps: list[float]) -> Generator[None, None, None]:
             """Around the pass, and anew around its rest when the host takes another model (refiner)."""
             nonlocal began
-            model, plan = _plan(p, options, latent, hires=hires)
+            model, plan = plan_pass(p, options, latent, hires=hires)
             schedule = Schedule(timesteps)
             active = plan.describe(schedule.steps)
             if not began:
@@ -111,7 +111,7 @@ class HiDiffusionScript(scripts.Script):
     def _expect(self, p: Any, options: Options, latent: Size, *, hires: bool) -> None:
         """Notes in the infotext what a pass will get."""
         try:
-            _, plan = _plan(p, options, latent, hires=hires)
+            _, plan = plan_pass(p, options, latent, hires=hires)
         except (NoUNet, UnsupportedUNet) as error:
             self._refuse(p, str(error), hires=hires)
             return
@@ -124,16 +124,3 @@ class HiDiffusionScript(scripts.Script):
             logger.warning("not used: %s", reason)
             p.comment(f"HiDiffusion was not used: {reason}.")
         infotext.write_refused(p.extra_generation_params, reason, hires=hires)
-
-
-def _plan(p: Any, options: Options, latent: Size, *, hires: bool) -> tuple[Model, Plan]:
-    """The model that is loaded now and the plan of a pass with it.
-
-    Raises:
-        NoUNet, UnsupportedUNet: if this model cannot be patched.
-    """
-    model = find_model(p)
-    unet_map = map_unet(model.unet)
-    is_playground = "playground" in model.name.casefold()
-    task = Task(hires, model.v_prediction, is_playground, model.controlnet, windows_conflict(model.unet, unet_map))
-    return model, make_plan(options, unet_map, latent, task)

@@ -12,7 +12,7 @@ from typing import Any
 
 from modules import scripts
 
-from ..core.options import SETTINGS, Choice, Setting, from_text, plain
+from ..core.options import SETTINGS, Choice, Setting, plain
 from .script import HiDiffusionScript
 
 PLOTS = ("xyz_grid.py", "scripts.xyz_grid")
@@ -64,4 +64,4 @@ def _apply(setting: Setting, p: Any, x: Any, xs: Sequence[Any]) -> None:
 
 def _value(setting: Setting, x: Any) -> Any:
     """The setting's value; a number as the plot's legend shows it, rounded where a range is not exact."""
-    return from_text(setting, str(round(x, 8) if isinstance(x, float) else x))
+    return setting.checked(setting.parse(str(round(x, 8) if isinstance(x, float) else x)))

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hidiffusion_ext.core import Method, OptionError, Options, Passes, Preset, WindowShift
-from hidiffusion_ext.core.options import SETTINGS, from_text, plain
+from hidiffusion_ext.core.options import SETTINGS, plain
 
 options = st.builds(
     Options,
@@ -107,13 +107,13 @@ def test_a_mapping_goes_before_the_positional_arguments_behind_it() -> None:
 @given(options)
 def test_text_means_what_was_written(value: Options) -> None:
     for name, setting in SETTINGS.items():
-        assert from_text(setting, str(plain(getattr(value, name)))) == getattr(value, name)
+        assert setting.checked(setting.parse(str(plain(getattr(value, name))))) == getattr(value, name)
 
 
 @pytest.mark.parametrize(("name", "text"), [("enabled", "yes"), ("t1", "a lot"), ("t1", ""), ("native_size", "1e999")])
 def test_text_that_means_nothing_is_refused(name: str, text: str) -> None:
     with pytest.raises(OptionError, match=name):
-        from_text(SETTINGS[name], text)
+        SETTINGS[name].checked(SETTINGS[name].parse(text))
 
 
 @given(st.dictionaries(st.text(), st.none() | st.booleans() | st.floats() | st.text() | st.lists(st.integers())))

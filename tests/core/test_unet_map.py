@@ -81,3 +81,10 @@ def unet(**changes: object) -> UNetModel:
 def test_other_models_are_refused_with_a_sentence(model: nn.Module, words: str) -> None:
     with pytest.raises(UnsupportedUNet, match=words):
         map_unet(model)
+
+
+def test_a_map_made_during_a_step_is_the_same() -> None:
+    unet = tiny_unet()
+    before = map_unet(unet)
+    unet.input_blocks[3][0].op.stride = (4, 4)  # what RAU-Net does for the time of its forward
+    assert map_unet(unet) == before

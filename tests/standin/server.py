@@ -61,16 +61,15 @@ def _start():
     shared.demo = demo = ui.create_ui()
     app = FastAPI()
     Api(app, Lock())
-    files = [
-        HERE / "standin.js",
-        *(f for d in scripts.extension_dirs for f in sorted(Path(d, "javascript").glob("*.js"))),
-    ]
+    folders = [HERE, *map(Path, scripts.extension_dirs)]
+    files = [HERE / "standin.js", *(f for d in folders for f in sorted(d.glob("javascript/*.js")))]
+    files += [f for d in folders for f in d.glob("style.css")]
+    tags = ""
     for i, file in enumerate(files):
-        app.add_api_route(
-            f"/javascript/{i}.js",
-            lambda file=file: FileResponse(file, media_type="text/javascript"),
-            include_in_schema=False,
-        )
+        path = f"/page/{i}/{file.name}"
+        app.add_api_route(path, lambda file=file: FileResponse(file), include_in_schema=False)
+        css = file.suffix == ".css"
+        tags += f'<link rel="stylesheet" href="{path}">' if css else f'<script src="{path}"></script>'
     script_callbacks.app_started_callback(demo, app)
 
     @app.middleware("http")
@@ -79,7 +78,6 @@ def _start():
         if request.url.path != "/":
             return response
         html = b"".join([chunk async for chunk in response.body_iterator]).decode()
-        tags = "".join(f'<script src="/javascript/{i}.js"></script>' for i in range(len(files)))
         from fastapi.responses import HTMLResponse
 
         return HTMLResponse(html.replace("<head>", f"<head>{tags}", 1))

@@ -24,6 +24,11 @@ function onEdit(editId, elem, afterMs, func) { // call func once the user has pa
 function get_uiCurrentTab() { return document.querySelector("#tabs > .tab-nav > button.selected"); }
 function get_uiCurrentTabContent() { return document.querySelector('#tabs > .tabitem[id^=tab_]:not([style*="display: none"])'); }
 
+function currentImg2imgSourceResolution(w, h, scaleBy) {
+    const image = document.querySelector("#img2img_image img");
+    return image ? [image.naturalWidth, image.naturalHeight, scaleBy] : [0, 0, scaleBy];
+}
+
 function inputAccordionChecked(id, checked) { // the hidden checkbox changed
     const accordion = document.getElementById(id);
     const visible = document.getElementById(id + "-visible-checkbox");

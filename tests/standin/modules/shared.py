@@ -12,6 +12,7 @@ from modules.options import OptionHTML, OptionInfo, Options, options_section  # 
 
 cmd_opts = SimpleNamespace(
     api=True,
+    api_auth=None,
     nowebui=False,
     api_log=False,
     hide_ui_dir_config=False,

@@ -45,8 +45,6 @@ FIELDS = {  # name of the job's field -> (label in the infotext, component)
         ),
     ),
     "steps": ("Steps", lambda tab: gr.Slider(1, 150, 20, step=1, label="Sampling steps", elem_id=f"{tab}_steps")),
-    "width": ("Size-1", lambda tab: gr.Slider(64, 4096, 512, step=8, label="Width", elem_id=f"{tab}_width")),
-    "height": ("Size-2", lambda tab: gr.Slider(64, 4096, 512, step=8, label="Height", elem_id=f"{tab}_height")),
     "n_iter": (None, lambda tab: gr.Slider(1, 100, 1, step=1, label="Batch count", elem_id=f"{tab}_batch_count")),
     "batch_size": (
         "Batch size",
@@ -57,6 +55,10 @@ FIELDS = {  # name of the job's field -> (label in the infotext, component)
         lambda tab: gr.Slider(1.0, 30.0, 7.0, step=0.5, label="CFG Scale", elem_id=f"{tab}_cfg_scale"),
     ),
     "seed": ("Seed", lambda tab: gr.Number(label="Seed", value=-1, precision=0, elem_id=f"{tab}_seed")),
+}
+SIZE = {
+    "width": ("Size-1", lambda tab: gr.Slider(64, 4096, 512, step=8, label="Width", elem_id=f"{tab}_width")),
+    "height": ("Size-2", lambda tab: gr.Slider(64, 4096, 512, step=8, label="Height", elem_id=f"{tab}_height")),
 }
 HIRES_FIELDS = {
     "hr_upscaler": (
@@ -127,9 +129,18 @@ def _create_tab(tab: str) -> None:
     paste = ToolButton("Paste", elem_id="paste")
     create(FIELDS)
     if img2img:
+        components["resized_by"] = resized_by = gr.Checkbox(False, visible=False)
+        with gr.Tabs(elem_id="img2img_tabs_resize"):
+            with gr.TabItem("Resize to", id="to", elem_id="img2img_tab_resize_to") as resize_to:
+                create(SIZE)
+            with gr.TabItem("Resize by", id="by", elem_id="img2img_tab_resize_by") as resize_by:
+                components["scale_by"] = gr.Slider(0.05, 4.0, 1.0, step=0.05, label="Scale", elem_id="img2img_scale")
+        resize_to.select(lambda: False, outputs=[resized_by])
+        resize_by.select(lambda: True, outputs=[resized_by])
         components["init_images"] = gr.Image(type="pil", label="Image", elem_id="img2img_image", image_mode="RGBA")
         create(DENOISE)
     else:
+        create(SIZE)
         with InputAccordion(False, label="Hires. fix", elem_id="txt2img_hr") as components["enable_hr"]:
             create(HIRES_FIELDS | DENOISE)
         fields.append(
@@ -154,7 +165,10 @@ def _create_tab(tab: str) -> None:
     def run(*values):
         given = dict(zip(components, values))
         if img2img:
-            given["init_images"] = [given["init_images"]]
+            image, scale = given.pop("init_images"), given.pop("scale_by")
+            given["init_images"] = [image]
+            if given.pop("resized_by"):
+                given["width"], given["height"] = int(image.width * scale), int(image.height * scale)
         processed = generate_images(img2img, given, values[len(components) :])
         return processed.images, processed.info
 

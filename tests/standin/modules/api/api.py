@@ -8,9 +8,10 @@ from contextlib import closing
 from threading import Lock
 
 import gradio as gr
-from fastapi import Body, FastAPI, HTTPException, Request
+from fastapi import Body, Depends, FastAPI, HTTPException, Request
 from fastapi.encoders import jsonable_encoder
 from fastapi.responses import JSONResponse
+from fastapi.security import HTTPBasic, HTTPBasicCredentials
 from PIL import Image, PngImagePlugin
 
 from modules import errors, infotext_utils, processing, scripts, sd_models, sd_samplers, shared, ui
@@ -73,6 +74,8 @@ def report_exceptions(app: FastAPI) -> None:
 class Api:
     def __init__(self, app: FastAPI, queue_lock: Lock):
         self.app, self.queue_lock = app, queue_lock
+        self.credentials = dict(pair.split(":") for pair in (shared.cmd_opts.api_auth or "").split(",") if pair)
+        protected = [Depends(self.auth)] if self.credentials else []
         report_exceptions(app)
         for path, endpoint, methods in (
             ("txt2img", self.text2imgapi, ["POST"]),
@@ -85,13 +88,17 @@ class Api:
             ("sd-models", self.get_sd_models, ["GET"]),
             ("script-info", self.get_script_info, ["GET"]),
         ):
-            app.add_api_route(f"/sdapi/v1/{path}", endpoint, methods=methods)
+            app.add_api_route(f"/sdapi/v1/{path}", endpoint, methods=methods, dependencies=protected)
         if not scripts.scripts_txt2img.scripts or not scripts.scripts_img2img.scripts:
             ui.create_ui()
         self.default_script_args = {
             runner: self.init_default_script_args(runner)
             for runner in (scripts.scripts_txt2img, scripts.scripts_img2img)
         }
+
+    def auth(self, credentials: HTTPBasicCredentials = Depends(HTTPBasic())):
+        if self.credentials.get(credentials.username) != credentials.password:
+            raise HTTPException(401, "wrong user or password", {"WWW-Authenticate": "Basic"})
 
     def init_default_script_args(self, runner: scripts.ScriptRunner) -> list:
         """Values of freshly made components: ui() runs twice more for each script, as on the host."""

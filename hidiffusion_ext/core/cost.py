@@ -1,0 +1,109 @@
+"""What a pass costs: the multiplications in the UNet, counted from its map and the plan.
+
+A convolution or linear layer multiplies each of its weights once per cell, so it grows with the area; self-attention
+compares every cell with every other, so it grows with the square of the area, and windows are a quarter of it. Left
+out, as they are a few per cent at most: 1x1 convolutions, the text's part of cross-attention, the first and last layer.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from .plan import Plan
+from .raunet import FeatureSizes
+from .redilation import factor_at
+from .unet_map import Block
+from .windows import Size
+
+KERNEL = 3 * 3
+DISPERSED_KERNEL = 5 * 5
+
+TRANSFORMER = 18
+"""Linear weights of one transformer block over its channels squared: 4 self-, 2 cross-attention, 12 feed-forward."""
+
+WINDOWED = 1 / 4
+"""Four windows of a quarter of the cells each: 4 / 4**2."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """The multiplications of one pass.
+
+    Attributes:
+        direct: Of one step without any method.
+        steps: Of each step as planned, as a share of `direct`.
+    """
+
+    direct: float
+    steps: tuple[float, ...]
+
+
+def speed_up(*costs: Cost) -> float:
+    """How many times fewer multiplications the passes of a job take together than without any method."""
+    return sum(cost.direct * len(cost.steps) for cost in costs) / sum(cost.direct * sum(cost.steps) for cost in costs)
+
+
+def count(plan: Plan, steps: int) -> Cost:
+    """The cost of the plan's pass in `steps` steps, at least one, with guidance (two rows per picture)."""
+    direct = _multiplications(plan, plan.sizes(strided=False, pooled=False), {})
+    windows = {site.attention: WINDOWED for site in plan.windows}
+    strided, pooled, damped = (span.steps(steps) for span in (plan.strided, plan.pooled, plan.damped))
+
+    def at(step: int) -> float:
+        sizes = plan.sizes(strided=step in strided, pooled=step in pooled)
+        strong = _multiplications(plan, sizes, windows | _redilated(plan, step, steps, base=False))
+        if step not in damped:
+            return strong
+        return strong + _multiplications(plan, sizes, windows | _redilated(plan, step, steps, base=True)) / 2
+
+    return Cost(direct, tuple(at(step) / direct for step in range(steps)))
+
+
+def _redilated(plan: Plan, step: int, steps: int, *, base: bool) -> dict[str, float]:
+    """How many times its multiplications each re-dilated convolution takes: its input is enlarged."""
+    factors: dict[str, float] = {}
+    for site in plan.redilations:
+        span = site.span.steps(steps)
+        full = site.base if base else site.factor
+        if step not in span or full == (1.0, 1.0):
+            continue
+        current = factor_at(full, step, len(span), progressive=site.progressive)
+        if site.dispersed:
+            current = current[0] / 2, current[1] / 2
+        kernel = DISPERSED_KERNEL / KERNEL if site.dispersed else 1.0
+        factors[site.conv] = kernel * math.prod(math.ceil(d) / d for d in current)
+    return factors
+
+
+def _multiplications(plan: Plan, sizes: FeatureSizes, factors: Mapping[str, float]) -> float:
+    """Of one evaluation of the UNet; `factors` says how many times its own a site takes, by name."""
+    total = 0.0
+    for block, incoming, size, size_after in _blocks(plan, sizes):
+        cells = math.prod(size)
+        convs = {name: cells * (block.channels if number else incoming) for number, name in enumerate(block.convs)}
+        if block.down:
+            convs[block.down] = cells * incoming
+        if block.up:
+            convs[block.up] = math.prod(size_after) * block.channels
+        total += sum(KERNEL * block.channels * work * factors.get(name, 1.0) for name, work in convs.items())
+        for name in block.attentions:
+            total += cells * TRANSFORMER * block.channels**2
+            total += 2 * cells**2 * block.channels * factors.get(name, 1.0)
+    return total
+
+
+def _blocks(plan: Plan, sizes: FeatureSizes) -> Iterator[tuple[Block, int, Size, Size]]:
+    """The blocks in the order they run: each with its incoming channels, its size and that of the block after it."""
+    unet = plan.unet
+    channels = 0
+    for block, size in zip(unet.inputs, sizes.inside):
+        yield block, channels, size, size
+        channels = block.channels
+    yield unet.middle, channels, sizes.skips[-1], sizes.skips[-1]
+    channels = unet.middle.channels
+    for index, block in enumerate(unet.outputs):
+        partner = unet.partner(index)
+        yield block, channels + unet.inputs[partner].channels, sizes.skips[partner], sizes.skips[max(partner - 1, 0)]
+        channels = block.channels

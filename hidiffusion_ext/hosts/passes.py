@@ -1,0 +1,30 @@
+"""The plan of one sampling pass of a job."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..core import Options, Plan, Task, make_plan, map_unet
+from ..core.windows import Size
+from .model import Model, find_model
+from .neighbours import windows_conflict
+
+
+def plan_pass(p: Any, options: Options, latent: Size, *, hires: bool) -> tuple[Model, Plan]:
+    """The model that is loaded now, and the plan of a pass with it.
+
+    Args:
+        p: The job; its `sd_model` is looked at.
+        options: What the user asked for.
+        latent: Latent (height, width) of the pass.
+        hires: Whether it is the second pass of a hires-fix job.
+
+    Raises:
+        NoUNet, UnsupportedUNet: if this model cannot be patched.
+    """
+    model = find_model(p)
+    unet_map = map_unet(model.unet)
+    is_playground = "playground" in model.name.casefold()
+    conflict = windows_conflict(model.unet, unet_map)
+    task = Task(hires, model.v_prediction, is_playground, model.controlnet, conflict)
+    return model, make_plan(options, unet_map, latent, task)

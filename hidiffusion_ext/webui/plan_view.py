@@ -1,0 +1,108 @@
+"""What a job would get, told before it is made: the plan in words and numbers, for the panel and for programs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from ..core import Options, UnsupportedUNet
+from ..core.cost import Cost, count, speed_up
+from ..core.plan import CELL
+from ..core.windows import Size
+from ..hosts.model import Model, NoUNet
+from ..hosts.passes import plan_pass
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One sampling pass that a job will have.
+
+    Attributes:
+        name: What it is called on the page.
+        width, height: Its size in pixels.
+        steps: How many steps it will run, at least one.
+        hires: The second pass of a hires-fix job.
+    """
+
+    name: str
+    width: int
+    height: int
+    steps: int
+    hires: bool = False
+
+
+def view(job: Any, options: Options, passes: list[Pass]) -> dict[str, Any]:
+    """The plan of a job as plain JSON values; nothing is loaded and nothing is changed.
+
+    Args:
+        job: What the host's jobs are to `find_model`: its `sd_model` is the model, None if there is none in memory.
+        options: What would be asked for; `enabled` is not looked at.
+        passes: The job's passes, first one first.
+
+    Returns:
+        `model`: family and checkpoint in words; `refused`: why nothing can be done, a sentence or empty;
+        `mark`: all of it in two or three words; `speed_up`: how many times fewer multiplications the whole job takes;
+        `passes`: one entry per pass, empty if refused, with its `name`, `width`, `height`, `steps`, `native` (the side
+        the model was made for), `area` (how many times the native one), `preset`, `active`, `text` (what is active
+        until which step, or why nothing is), `speed` (what to expect, in words), `speed_up`, and `work` (each step's
+        multiplications as a share of what it takes without HiDiffusion).
+    """
+    if job.sd_model is None:
+        return _refused("no model is in memory yet; the plan is shown once one is loaded")
+    try:
+        planned = [plan_pass(job, options, _latent(one), hires=one.hires) for one in passes]
+    except (NoUNet, UnsupportedUNet) as error:
+        return _refused(str(error))
+    model, plan = planned[0]
+    family = plan.unet.family.value
+    entries: list[dict[str, Any]] = []
+    costs: list[Cost] = []
+    for one, (_, plan) in zip(passes, planned):
+        cost = count(plan, one.steps)
+        text = plan.describe(one.steps)
+        active = plan.active and bool(text)
+        costs.append(cost)
+        entries.append(
+            {
+                "name": one.name,
+                "width": one.width,
+                "height": one.height,
+                "steps": one.steps,
+                "native": plan.native,
+                "area": round(one.width * one.height / plan.native**2, 2),
+                "preset": plan.preset.value if active else "",
+                "active": active,
+                "text": text or f"nothing: {one.steps} steps are too few for these thresholds",
+                "speed": _speed(cost) if active else "",
+                "speed_up": round(speed_up(cost), 2),
+                "work": [round(share, 3) for share in cost.steps],
+            }
+        )
+    return {
+        "model": f"{family}{_checkpoint(model)}",
+        "refused": "",
+        "mark": _speed(*costs) if any(entry["active"] for entry in entries) else "nothing to do",
+        "speed_up": round(speed_up(*costs), 2),
+        "passes": entries,
+    }
+
+
+def _latent(one: Pass) -> Size:
+    return max(1, one.height // CELL), max(1, one.width // CELL)
+
+
+def _refused(reason: str) -> dict[str, Any]:
+    return {"model": "", "refused": reason, "mark": "cannot be used", "speed_up": 1.0, "passes": []}
+
+
+def _checkpoint(model: Model) -> str:
+    return f" ({model.name})" if model.name else ""
+
+
+def _speed(*costs: Cost) -> str:
+    factor = speed_up(*costs)
+    if factor >= 1.05:
+        return f"up to {factor:.1f} times as fast"
+    if factor <= 0.95:
+        return f"takes about {1 / factor:.1f} times as long"
+    return "takes as long as without"

@@ -1,0 +1,71 @@
+"""The counted multiplications against those that PyTorch counts while the UNet runs."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+from unets import inputs, tiny_unet, uniform_timesteps
+
+from hidiffusion_ext.core import Family, Method, Options, Preset, Run, Schedule, hidiffusion, make_plan, map_unet
+from hidiffusion_ext.core.cost import Cost, count, speed_up
+
+STEPS = 10
+LOOKED_AT = (0, 3, 9)
+
+
+def shares(family: Family, options: Options) -> tuple[list[float], list[float]]:
+    """Some steps' shares of the unchanged UNet's operations: counted from the plan, and by PyTorch."""
+    latent = (24, 32)
+    unet = tiny_unet(family)
+    x, context = inputs(latent)
+    plan = make_plan(options, map_unet(unet), latent)
+    timesteps = uniform_timesteps(STEPS)
+
+    def operations(timestep: float) -> int:
+        with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+            unet(x, torch.tensor([timestep]), context=context)
+        return counter.get_total_flops()
+
+    direct = operations(timesteps[0])
+    with hidiffusion(unet, plan, Run(Schedule(timesteps))):
+        seen = [operations(timesteps[step]) / direct for step in LOOKED_AT]
+    return [count(plan, STEPS).steps[step] for step in LOOKED_AT], seen
+
+
+@pytest.mark.parametrize("family", Family)
+@pytest.mark.parametrize(
+    "options",
+    [
+        Options(native_size=96),
+        Options(native_size=48),
+        Options(native_size=96, rau_net=False),
+        Options(native_size=96, msw_msa=False),
+        Options(native_size=96, method=Method.SCALECRAFTER, damped_guidance=False),
+        Options(native_size=48, method=Method.SCALECRAFTER, dispersion=True, damped_guidance=False),
+    ],
+)
+def test_counts_are_what_pytorch_counts(family: Family, options: Options) -> None:
+    counted, seen = shares(family, options)
+    assert counted == pytest.approx(seen, rel=0.12)
+
+
+def test_damped_guidance_takes_a_third_row_for_two() -> None:
+    unet_map = map_unet(tiny_unet())
+    options = Options(method=Method.SCALECRAFTER, preset=Preset.X4, native_size=64, msw_msa=False)
+    steps = count(make_plan(options, unet_map, (32, 32)), STEPS).steps
+    assert steps[0] == pytest.approx(1.5)
+    assert steps[-1] == 1
+
+
+def test_nothing_planned_costs_nothing_more() -> None:
+    plan = make_plan(Options(), map_unet(tiny_unet()), (64, 64))
+    assert count(plan, 3).steps == (1, 1, 1)
+
+
+def test_a_job_is_as_fast_as_its_passes_together() -> None:
+    slow, fast = Cost(10, (1, 1)), Cost(30, (0.5, 0.5))
+    assert speed_up(slow) == 1
+    assert speed_up(fast) == 2
+    assert speed_up(slow, fast) == 80 / 50

@@ -1,0 +1,26 @@
+"""The plan's route on a running host, while it makes a picture; on the stand-in and on a real A1111."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+from client import WebUI
+
+PATH = "/hidiffusion/v1/plan?width=256&height=256&steps=12&native_size=128"
+
+
+def test_it_answers_the_same_while_a_picture_is_made(webui: WebUI) -> None:
+    expected = webui.call(PATH)
+    assert expected["passes"][0]["text"] == "RAU-Net until step 4 of 12, MSW-MSA"
+    before = webui.fingerprint()
+    options = {"HiDiffusion": {"args": [{"enabled": True, "native_size": 128}]}}
+    with ThreadPoolExecutor(1) as pool:
+        job = pool.submit(webui.txt2img, width=256, height=256, steps=12, alwayson_scripts=options)
+        answers = []
+        while not job.done():
+            answers.append(webui.call(PATH))
+        _, info = job.result()
+    assert len(answers) > 3
+    assert all(answer == expected for answer in answers)
+    assert info["extra_generation_params"]["HiDiffusion"] == expected["passes"][0]["text"]
+    assert webui.fingerprint() == before

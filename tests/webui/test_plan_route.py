@@ -1,0 +1,163 @@
+"""The plan told before a picture is made is what is done when it is made; the route is behind the host's password."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import server
+from fastapi.testclient import TestClient
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from hidiffusion_ext.core.options import SETTINGS
+from hidiffusion_ext.webui import plan_route
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+PATH = plan_route.PATH
+NATIVE = {"native_size": 128}
+
+
+@pytest.fixture(scope="module")
+def client() -> TestClient:
+    return TestClient(server.create_app([REPOSITORY]))
+
+
+def plan(client: TestClient, **query: Any) -> dict[str, Any]:
+    response = client.get(PATH, params=query)
+    assert response.status_code == 200, response.text
+    return response.json()
+
+
+def made(client: TestClient, tab: str = "txt2img", settings: dict[str, Any] = NATIVE, **payload: Any) -> dict[str, Any]:
+    """What the infotext of a picture says."""
+    payload = {"steps": 5, "seed": 1, "prompt": "a cat", **payload}
+    payload["alwayson_scripts"] = {"HiDiffusion": {"args": [{"enabled": True, **settings}]}}
+    response = client.post(f"/sdapi/v1/{tab}", json=payload)
+    assert response.status_code == 200, response.text
+    return json.loads(response.json()["info"])["extra_generation_params"]
+
+
+def test_what_is_told_is_what_is_done(client: TestClient) -> None:
+    size = {"width": 256, "height": 192, "steps": 5}
+    (told,) = plan(client, **size, **NATIVE)["passes"]
+    assert told["text"] == made(client, **size)["HiDiffusion"] == "RAU-Net until step 2 of 5, MSW-MSA"
+    assert (told["active"], told["preset"], told["area"], len(told["work"])) == (True, "2x", 3.0, 5)
+    assert told["speed_up"] > 1
+
+
+@pytest.mark.parametrize(
+    "hires",
+    [
+        {"hr_scale": 2},
+        {"hr_scale": 1.5, "hr_second_pass_steps": 6},
+        {"hr_resize_x": 256},
+        {"hr_resize_y": 256},
+        {"hr_resize_x": 256, "hr_resize_y": 320},
+    ],
+)
+def test_a_hires_pass_has_the_size_and_steps_the_host_gives_it(client: TestClient, hires: dict[str, Any]) -> None:
+    job = {"width": 128, "height": 192, "steps": 5, "enable_hr": True, **hires}
+    first, second = plan(client, **job, **NATIVE)["passes"]
+    assert (first["name"], second["name"]) == ("First pass", "Hires pass")
+    assert first["text"] == "nothing to do at 128x192: the model was made for 128x128"
+    said = made(client, **job, hr_upscaler="Latent", denoising_strength=0.7)
+    assert said.get("HiDiffusion") is None
+    assert said["HiDiffusion hires"] == second["text"]
+
+
+def test_img2img_has_the_steps_its_strength_leaves(client: TestClient) -> None:
+    (told,) = plan(client, width=128, height=128, scale_by=2, steps=10, denoising_strength=0.5, **NATIVE)["passes"]
+    assert (told["width"], told["height"], told["steps"]) == (256, 256, 6)
+
+
+def test_why_nothing_is_done(client: TestClient) -> None:
+    assert plan(client, width=512, height=512)["mark"] == "nothing to do"
+    (told,) = plan(client, width=256, height=256, preset="Turbo", **NATIVE)["passes"]
+    assert told["text"] == "nothing: the Turbo preset is for SDXL-Turbo, this model is SD1.5"
+    (told,) = plan(client, width=256, height=256, steps=1, msw_msa="false", **NATIVE)["passes"]
+    assert (told["active"], told["text"]) == (False, "nothing: 1 steps are too few for these thresholds")
+
+
+def test_the_model_is_named_and_never_loaded(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    from modules import sd_models
+
+    assert plan(client, model="tiny-sd1")["model"] == "SD1.5 (tiny-sd1)"
+    refused = client.get(PATH, params={"model": "tiny-sdxl"})
+    assert (refused.status_code, "in memory is tiny-sd1" in refused.json()["detail"]) == (422, True)
+    monkeypatch.setattr(sd_models.model_data, "sd_model", None)
+    assert "no model is in memory" in plan(client)["refused"]
+    assert sd_models.model_data.sd_model is None
+
+
+@pytest.mark.parametrize(
+    ("query", "sentence"),
+    [
+        ({"width": "abc"}, "width = 'abc' is not possible; allowed is a whole number from 1 to 16384"),
+        ({"steps": "0"}, "steps = 0.0 is not possible; allowed is a whole number from 1 to 1000"),
+        ({"enable_hr": "maybe"}, "enable_hr = 'maybe' is not possible; allowed is true or false"),
+        ({"t1": "2"}, "t1 = 2.0 is not possible; allowed is a number from 0 to 1"),
+        ({"t3": "2"}, "unknown parameter 't3'; allowed are width,"),
+    ],
+)
+def test_bad_values_get_a_sentence(client: TestClient, query: dict[str, str], sentence: str) -> None:
+    response = client.get(PATH, params=query)
+    assert response.status_code == 422
+    assert response.json()["detail"].startswith(sentence)
+
+
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.dictionaries(st.sampled_from([*plan_route.JOB, *SETTINGS, "model"]), st.text(max_size=8) | st.just("2")))
+def test_whatever_is_asked_is_answered(client: TestClient, query: dict[str, str]) -> None:
+    assert client.get(PATH, params=query).status_code in (200, 422)
+
+
+def test_only_reading_is_possible(client: TestClient) -> None:
+    assert client.post(PATH).status_code in (404, 405)
+    paths = {route.path for route in client.app.routes if "/hidiffusion/" in getattr(route, "path", "")}  # type: ignore[attr-defined]
+    assert paths == {PATH}
+    assert {
+        parameter["name"] for parameter in client.get("/openapi.json").json()["paths"][PATH]["get"]["parameters"]
+    } > {
+        "width",
+        "t1",
+        "model",
+    }
+
+
+@pytest.fixture
+def locked(monkeypatch: pytest.MonkeyPatch, client: TestClient) -> Iterator[TestClient]:
+    """The host with --api-auth, after Reload UI."""
+    from modules import shared
+
+    monkeypatch.setattr(shared.cmd_opts, "api_auth", "user:secret")
+    yield TestClient(server.reload_app())
+    monkeypatch.undo()
+    server.reload_app()
+
+
+def test_the_hosts_password_is_asked_for(locked: TestClient) -> None:
+    assert locked.get("/sdapi/v1/options").status_code == 401
+    assert locked.get(PATH).status_code == 401
+    assert locked.get(PATH, auth=("user", "wrong")).status_code == 401
+    assert locked.get(PATH, headers={"X-HiDiffusion-Page": ""}).status_code == 401
+    assert locked.get(PATH, auth=("user", "secret")).status_code == 200
+    assert locked.get(PATH, headers={"X-HiDiffusion-Page": plan_route.PAGE_KEY}).status_code == 200
+
+
+def test_controls_are_in_the_order_of_the_settings(client: TestClient) -> None:
+    from modules import scripts
+
+    script = scripts.scripts_txt2img.script("hidiffusion")
+    assert script is not None
+    assert script.controls is not None
+    ids = [control.elem_id.removeprefix("script_txt2img_hidiffusion_") for control in script.controls]
+    assert ids == ["panel-checkbox", *list(SETTINGS)[1:]]
+    for control, setting in zip(script.controls[1:], list(SETTINGS.values())[1:]):
+        folded = control.parent
+        while folded is not None and folded.elem_id != "script_txt2img_hidiffusion_advanced":
+            folded = folded.parent
+        assert (folded is not None) == setting.advanced, setting.name
