@@ -31,7 +31,8 @@ def damped_guidance(sampler: Any, run: Run) -> AbstractContextManager[None]:
         sampler: The job's sampler; `model_wrap_cfg` is its denoiser, `model_wrap` the model that one evaluates.
         run: The pass, whose context is open.
     """
-    patcher = forge_patcher(getattr(sampler.model_wrap, "inner_model", None))
+    evaluated = getattr(sampler.model_wrap_cfg, "inner_model", None)
+    patcher = forge_patcher(getattr(evaluated, "inner_model", None))
     return damped_rows(sampler, run) if patcher is None else damped_results(patcher.model_options, run)
 
 

@@ -89,6 +89,12 @@ def host(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setitem(sys.modules, request.param, module)
 
 
+def sampler(options: dict[str, Any]) -> Any:
+    """A job's sampler, with the UNet's options where the host keeps them."""
+    sd_model = SimpleNamespace(forge_objects=SimpleNamespace(unet=SimpleNamespace(model_options=options)))
+    return SimpleNamespace(model_wrap_cfg=SimpleNamespace(inner_model=SimpleNamespace(inner_model=sd_model)))
+
+
 def conds(*strengths: float) -> list[dict[str, Any]]:
     return [{"said": torch.randn(2).double(), "strength": strength} for strength in strengths]
 
@@ -108,10 +114,7 @@ class Evaluation:
         del uncond[0]["strength"]
         self.plain = guide(self.model, x, cond, uncond, scale, options)
         self.model.evaluations.clear()
-        patcher = SimpleNamespace(model_options=options)
-        forge = SimpleNamespace(forge_objects=SimpleNamespace(unet=patcher))
-        sampler = SimpleNamespace(model_wrap=SimpleNamespace(inner_model=forge))
-        with damped_guidance(sampler, run):
+        with damped_guidance(sampler(options), run):
             assert options["sampler_post_cfg_function"] is not before.get("sampler_post_cfg_function")
             self.guided = guide(self.model, x, cond, uncond, scale, options)
         assert options == before
@@ -147,8 +150,6 @@ def test_functions_of_others_come_after_and_stay() -> None:
 
 def test_the_list_is_restored_when_a_pass_ends_by_an_error() -> None:
     options: dict[str, Any] = {}
-    forge = SimpleNamespace(forge_objects=SimpleNamespace(unet=SimpleNamespace(model_options=options)))
-    sampler = SimpleNamespace(model_wrap=SimpleNamespace(inner_model=forge))
-    with pytest.raises(KeyboardInterrupt), damped_guidance(sampler, Run(Schedule([999.0]))):
+    with pytest.raises(KeyboardInterrupt), damped_guidance(sampler(options), Run(Schedule([999.0]))):
         raise KeyboardInterrupt
     assert options == {}
