@@ -56,6 +56,15 @@ def find_model(p: Any) -> Model:
     return Model(
         unet,
         name=getattr(checkpoint, "name", ""),
-        v_prediction=getattr(sd_model, "parameterization", None) == "v",
+        v_prediction=_predicts_v(sd_model, patcher),
         controlnet=getattr(patcher, "controlnet_linked_list", None) is not None,
+    )
+
+
+def _predicts_v(sd_model: Any, patcher: Any) -> bool:
+    """A1111 and reForge say so on the model, Forge on the predictor beside the UNet."""
+    predictor = getattr(getattr(patcher, "model", None), "predictor", None)
+    return (
+        getattr(sd_model, "parameterization", None) == "v"
+        or getattr(predictor, "prediction_type", None) == "v_prediction"
     )

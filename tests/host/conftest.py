@@ -122,7 +122,9 @@ def start(kind: str, extensions: list[Path], url: str, folders: pytest.TempPathF
         with server.running(extensions) as address:
             yield WebUI(address, scale=0.25)
     elif url in os.environ:
-        yield WebUI(os.environ[url], scale=float(os.environ.get("WEBUI_SCALE", 1)))
+        host = WebUI(os.environ[url], scale=float(os.environ.get("WEBUI_SCALE", 1)))
+        host.txt2img(steps=1)  # Forge loads its model for the first picture
+        yield host
     elif "WEBUI_DIR" in os.environ:
         data = folders.mktemp("webui") / "data"
         with running_a1111(Path(os.environ["WEBUI_DIR"]).resolve(), data, extensions) as address:

@@ -49,6 +49,13 @@ def test_name_and_prediction() -> None:
     assert not find_model(job(model=wrapped(UNET))).v_prediction
 
 
+@pytest.mark.parametrize(("kind", "is_v"), [("v_prediction", True), ("epsilon", False)])
+def test_forge_keeps_the_prediction_beside_the_unet(kind: str, is_v: bool) -> None:
+    model = SimpleNamespace(diffusion_model=UNET, predictor=SimpleNamespace(prediction_type=kind))
+    forge = SimpleNamespace(unet=SimpleNamespace(model=model))
+    assert find_model(job(forge_objects=forge)).v_prediction is is_v
+
+
 @pytest.mark.parametrize("model", [{}, {"model": None}, {"model": wrapped(None)}, {"model": wrapped("flux")}])
 def test_a_model_without_a_unet_is_refused(model: dict) -> None:
     with pytest.raises(NoUNet, match=r"SimpleNamespace.*no UNet"):
