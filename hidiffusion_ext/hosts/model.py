@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import nn
@@ -22,12 +23,14 @@ class Model:
         name: The checkpoint's name.
         v_prediction: Whether the model predicts v.
         controlnet: Whether the host attached a ControlNet to the model for the coming pass (the Forge family only).
+        transformer_options: What other extensions asked the host to do in the UNet (the Forge family only).
     """
 
     unet: nn.Module
     name: str
     v_prediction: bool
     controlnet: bool = False
+    transformer_options: Mapping[str, Any] = field(default_factory=dict)
 
 
 def forge_patcher(sd_model: Any) -> Any:
@@ -58,6 +61,7 @@ def find_model(p: Any) -> Model:
         name=getattr(checkpoint, "name", ""),
         v_prediction=_predicts_v(sd_model, patcher),
         controlnet=getattr(patcher, "controlnet_linked_list", None) is not None,
+        transformer_options=getattr(patcher, "model_options", {}).get("transformer_options", {}),
     )
 
 

@@ -1,11 +1,12 @@
 """Other extensions that already do something to the self-attentions MSW-MSA would put windows around.
 
-Each is recognised by what it leaves on the modules, wherever it comes from, so none of them is imported.
+Each is recognised by what it leaves on the modules (A1111) or asks the host for (the Forge family), wherever it comes
+from, so none of them is imported.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import nn
@@ -14,9 +15,21 @@ from ..core import UNetMap
 from ..core.planning import finest_attentions
 
 
-def windows_conflict(unet: nn.Module, unet_map: UNetMap) -> str:
-    """Why MSW-MSA has to be left out of the coming pass, in a few words for the user; empty if it need not be."""
+def windows_conflict(unet: nn.Module, unet_map: UNetMap, transformer_options: Mapping[str, Any]) -> str:
+    """Why MSW-MSA has to be left out of the coming pass, in a few words for the user; empty if it need not be.
+
+    Args:
+        unet: The UNet; `unet_map` are its sites.
+        unet_map: See there.
+        transformer_options: The Forge family's: functions that change what goes into every attn1 (token merging,
+            ControlLLLite), and functions that take the place of single ones (StyleAlign), by (part, block, ...).
+    """
+    if transformer_options.get("patches", {}).get("attn1_patch"):
+        return "another extension changes self-attention"
+    replaced = {key[:2] for key in transformer_options.get("patches_replace", {}).get("attn1", {})}
     for site in finest_attentions(unet_map):
+        if ("output" if site.output else "input", site.block) in replaced:
+            return "another extension replaces self-attention"
         scale = 2 ** unet_map.level(unet_map.partner(site.block) if site.output else site.block)
         attention = unet.get_submodule(site.attention)
         block = unet.get_submodule(site.attention.rpartition(".")[0])

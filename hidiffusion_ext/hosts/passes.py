@@ -25,6 +25,6 @@ def plan_pass(p: Any, options: Options, latent: Size, *, hires: bool) -> tuple[M
     model = find_model(p)
     unet_map = map_unet(model.unet)
     is_playground = "playground" in model.name.casefold()
-    conflict = windows_conflict(model.unet, unet_map)
+    conflict = windows_conflict(model.unet, unet_map, model.transformer_options)
     task = Task(hires, model.v_prediction, is_playground, model.controlnet, conflict)
     return model, make_plan(options, unet_map, latent, task)

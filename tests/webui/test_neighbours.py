@@ -101,7 +101,7 @@ PEACEFUL: dict[str, Callable[[TinyUNet], None]] = {
 def test_windows_give_way_and_it_is_said_why(apply: Callable[[TinyUNet], None], reason: str) -> None:
     unet = tiny_unet()
     apply(unet)
-    conflict = windows_conflict(unet, map_unet(unet))
+    conflict = windows_conflict(unet, map_unet(unet), {})
     assert conflict == reason
     options = Options(native_size=64)
     plan = make_plan(options, map_unet(unet), LATENT, Task(windows_conflict=conflict))
@@ -128,7 +128,7 @@ def test_windows_give_way_and_it_is_said_why(apply: Callable[[TinyUNet], None], 
 def test_what_is_there_but_not_at_work_is_no_conflict(apply: Callable[[TinyUNet], None]) -> None:
     unet = tiny_unet()
     apply(unet)
-    assert windows_conflict(unet, map_unet(unet)) == ""
+    assert windows_conflict(unet, map_unet(unet), {}) == ""
     plan = make_plan(Options(native_size=64), map_unet(unet), LATENT)
     x, context = inputs(LATENT)
     with torch.inference_mode(), hidiffusion(unet, plan, Run(Schedule(uniform_timesteps(10)))):
@@ -139,7 +139,7 @@ def test_what_is_there_but_not_at_work_is_no_conflict(apply: Callable[[TinyUNet]
 def test_token_merging_that_stops_above_the_windows_is_no_conflict(limit: int, conflict: str) -> None:
     unet = tiny_unet(Family.SDXL)
     merge_tokens(unet, ratio=0.5, max_downsample=limit)
-    assert windows_conflict(unet, map_unet(unet)) == conflict
+    assert windows_conflict(unet, map_unet(unet), {}) == conflict
 
 
 def test_token_merging_taken_off_while_the_unet_is_patched() -> None:
@@ -155,3 +155,19 @@ def test_token_merging_taken_off_while_the_unet_is_patched() -> None:
             unet(x, t, context=context)
         assert torch.equal(unet(x, t, context=context), before)
     assert not any(module._forward_pre_hooks or module._forward_hooks for module in unet.modules())
+
+
+@pytest.mark.parametrize(
+    ("options", "conflict"),
+    [
+        ({}, ""),
+        ({"patches": {"output_block_patch": [print]}, "patches_replace": {"attn2": {("input", 1, 0): print}}}, ""),
+        ({"patches_replace": {"attn1": {("middle", 0, 0): print}}}, ""),  # SAG and PAG
+        ({"patches": {"attn1_patch": [print]}}, "another extension changes self-attention"),
+        ({"patches_replace": {"attn1": {("output", 11): print}}}, "another extension replaces self-attention"),
+        ({"patches_replace": {"attn1": {("input", 2, 0): print}}}, "another extension replaces self-attention"),
+    ],
+)
+def test_what_the_forge_family_is_asked_to_do_in_self_attention(options: dict[str, Any], conflict: str) -> None:
+    unet = tiny_unet()
+    assert windows_conflict(unet, map_unet(unet), options) == conflict
