@@ -11,7 +11,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import nn
-from unets import TinyUNet, inputs, tiny_unet, uniform_timesteps
+from unets import inputs, tiny_unet, uniform_timesteps
 
 from hidiffusion_ext.core import (
     Family,
@@ -25,6 +25,7 @@ from hidiffusion_ext.core import (
     map_unet,
     patching,
 )
+from ldm_unet import LdmUNet
 
 STEPS = 10
 UNETS = {
@@ -47,7 +48,7 @@ def snapshot(unet: nn.Module) -> list[Any]:
     return state
 
 
-def call(unet: TinyUNet, latent: tuple[int, int], step: int = 0, batch: int = 1) -> torch.Tensor:
+def call(unet: LdmUNet, latent: tuple[int, int], step: int = 0, batch: int = 1) -> torch.Tensor:
     x, context = inputs(latent, batch=batch)
     with torch.inference_mode():
         return unet(x, torch.full((batch,), uniform_timesteps(STEPS)[step]), context=context)

@@ -7,19 +7,20 @@ from typing import Any
 import pytest
 import torch
 from ldm.modules.diffusionmodules.util import timestep_embedding
-from unets import TinyUNet, inputs, tiny_unet, uniform_timesteps
+from unets import inputs, tiny_unet, uniform_timesteps
 
 from hidiffusion_ext.core import Family, Run, Schedule, hidiffusion, make_plan, map_unet
 from hidiffusion_ext.core.control import fit_residuals
 from hidiffusion_ext.core.options import Options
 from hidiffusion_ext.core.raunet import FeatureSizes, feature_sizes
+from ldm_unet import LdmUNet
 
 STEPS = 10
 LATENT = (64, 64)
 Control = dict[str, list[torch.Tensor | None]]
 
 
-class ControlledUNet(TinyUNet):
+class ControlledUNet(LdmUNet):
     """A UNet that takes residuals from the ends of the host's lists and adds them; another size is an error."""
 
     def forward(self, x, timesteps=None, context=None, control: Control | None = None, **kwargs) -> torch.Tensor:

@@ -12,10 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_redilation import OFFICIAL, OFFICIAL_TAU, official_factors, reference, scalecrafter_plan
 from torch import nn
-from unets import TinyUNet, inputs, tiny_unet, uniform_timesteps
+from unets import inputs, tiny_unet, uniform_timesteps
 
 from hidiffusion_ext.core import Family, Run, Schedule, hidiffusion
 from hidiffusion_ext.core.damped_guidance import damp
+from ldm_unet import LdmUNet
 
 OFFICIAL_BASE = {
     Family.SD1: {"down.2": 3, "down.3": 4, "mid": 4, "up.0": 4, "up.1": 3},
@@ -78,7 +79,7 @@ def test_every_step_equals_the_official_code(family: Family) -> None:
 
 
 def official(
-    unet: TinyUNet, factors: dict[nn.Conv2d, float], shrunk: float, x: torch.Tensor, t: torch.Tensor, context: object
+    unet: LdmUNet, factors: dict[nn.Conv2d, float], shrunk: float, x: torch.Tensor, t: torch.Tensor, context: object
 ) -> torch.Tensor:
     """The UNet with the official processor at these progressive factors."""
     for module in unet.modules():

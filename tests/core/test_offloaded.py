@@ -9,9 +9,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
-from unets import TinyUNet, inputs, tiny_unet, uniform_timesteps
+from unets import inputs, tiny_unet, uniform_timesteps
 
 from hidiffusion_ext.core import Family, Options, Run, Schedule, hidiffusion, make_plan, map_unet
+from ldm_unet import LdmUNet
 
 STEPS = 10
 LATENT = (48, 40)
@@ -49,7 +50,7 @@ class StoredLinear(Stored, nn.Module):
         return F.linear(x, weight, bias)
 
 
-def stored(unet: TinyUNet) -> TinyUNet:
+def stored(unet: LdmUNet) -> LdmUNet:
     """A copy of the UNet with half-precision weights that nobody else may read."""
     unet = copy.deepcopy(unet)
     for module in unet.modules():

@@ -17,11 +17,12 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
-from unets import TinyUNet, inputs, tiny_unet, uniform_timesteps
+from unets import inputs, tiny_unet, uniform_timesteps
 
 from hidiffusion_ext.core import Family, Method, Options, Plan, Preset, Run, Schedule, hidiffusion, make_plan, map_unet
 from hidiffusion_ext.core.planning_scalecrafter import TAU
 from hidiffusion_ext.core.redilation import factor_at, input_size
+from ldm_unet import LdmUNet
 
 NATIVE = 64
 
@@ -61,7 +62,7 @@ OFFICIAL_TAU = {
 """Re-dilated steps of 50."""
 
 
-def official_factors(unet: TinyUNet, table: dict[str, float]) -> dict[nn.Conv2d, float]:
+def official_factors(unet: LdmUNet, table: dict[str, float]) -> dict[nn.Conv2d, float]:
     """The convolutions of an ldm UNet with their official factors."""
     factors: dict[nn.Conv2d, float] = {}
     for name, factor in table.items():

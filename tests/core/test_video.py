@@ -8,10 +8,11 @@ import pytest
 import torch
 from einops import rearrange
 from torch import nn
-from unets import TinyUNet, inputs, tiny_unet, uniform_timesteps
+from unets import inputs, tiny_unet, uniform_timesteps
 
 from hidiffusion_ext.core import Options, Plan, Run, Schedule, hidiffusion, make_plan, map_unet
 from hidiffusion_ext.core.damped_guidance import damp
+from ldm_unet import LdmUNet
 
 FRAMES = 3
 STEPS = 10
@@ -32,7 +33,7 @@ class MotionModule(nn.Module):
         return x + rearrange(mixed, "(b h w) f c -> (b f) c h w", h=height, w=width)
 
 
-def video_unet() -> TinyUNet:
+def video_unet() -> LdmUNet:
     """A UNet with motion modules where AnimateDiff's extension puts them: last in a block, but before an upsampler."""
     unet = tiny_unet(sized=True)
     for block in (*unet.input_blocks[1:], *unet.output_blocks):

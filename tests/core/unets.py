@@ -15,10 +15,7 @@ CONTEXT = 24
 HEADS = 2
 
 
-TinyUNet = LdmUNet
-
-
-class SizedUNet(TinyUNet):
+class SizedUNet(LdmUNet):
     """A UNet whose upsamplers go to the size of the skip they will meet, as diffusers' and Forge's do.
 
     ldm's own fail at the concatenation for sizes that are not divisible by 8 (A1111 hides that).
@@ -56,7 +53,7 @@ def tiny_unet(
     deep: int = 1,
     sized: bool = False,
     seed: int = 0,
-) -> TinyUNet:
+) -> LdmUNet:
     """A random UNet with outputs of order 1.
 
     Args:
@@ -68,7 +65,7 @@ def tiny_unet(
         seed: Seed of the weights.
     """
     shape = tiny_shape(family, depth, deep)
-    return ldm_unet(shape, kind=SizedUNet if sized else TinyUNet, in_channels=in_channels, seed=seed)
+    return ldm_unet(shape, kind=SizedUNet if sized else LdmUNet, in_channels=in_channels, seed=seed)
 
 
 def tiny_shape(family: Family, depth: int = 1, deep: int = 1) -> Shape:

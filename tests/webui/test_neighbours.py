@@ -11,15 +11,16 @@ import pytest
 import tomesd
 import torch
 from torch import nn
-from unets import TinyUNet, inputs, tiny_unet, uniform_timesteps
+from unets import inputs, tiny_unet, uniform_timesteps
 
 from hidiffusion_ext.core import Family, Options, Run, Schedule, Task, hidiffusion, make_plan, map_unet
 from hidiffusion_ext.hosts.neighbours import windows_conflict
+from ldm_unet import LdmUNet
 
 LATENT = (16, 24)
 
 
-def model_of(unet: TinyUNet) -> nn.Module:
+def model_of(unet: LdmUNet) -> nn.Module:
     """A Stable Diffusion model as tomesd looks at it."""
     wrapper, model = nn.Module(), nn.Module()
     wrapper.diffusion_model = unet
@@ -27,15 +28,15 @@ def model_of(unet: TinyUNet) -> nn.Module:
     return model
 
 
-def merge_tokens(unet: TinyUNet, **settings: Any) -> None:
+def merge_tokens(unet: LdmUNet, **settings: Any) -> None:
     tomesd.apply_patch(model_of(unet), **settings)
 
 
-def finest_attention(unet: TinyUNet) -> Any:
+def finest_attention(unet: LdmUNet) -> Any:
     return unet.input_blocks[1][1].transformer_blocks[0].attn1
 
 
-def hypertile(unet: TinyUNet, enabled: bool) -> None:
+def hypertile(unet: LdmUNet, enabled: bool) -> None:
     """What A1111's built-in HyperTile leaves: its settings, and a forward that attends within tiles while it is on."""
     attention = finest_attention(unet)
     settings = SimpleNamespace(enabled=enabled, forward=attention.forward)
@@ -50,12 +51,12 @@ def hypertile(unet: TinyUNet, enabled: bool) -> None:
     attention.forward = forward
 
 
-def merge_tokens_no_more(unet: TinyUNet) -> None:
+def merge_tokens_no_more(unet: LdmUNet) -> None:
     merge_tokens(unet, ratio=0.5)
     tomesd.remove_patch(model_of(unet))
 
 
-def control_lllite(unet: TinyUNet, models: list[object]) -> None:
+def control_lllite(unet: LdmUNet, models: list[object]) -> None:
     """What ControlLLLite does to a projection: adds a picture of all H*W tokens."""
     projection = finest_attention(unet).to_q
     original = projection.forward
@@ -67,7 +68,7 @@ def control_lllite(unet: TinyUNet, models: list[object]) -> None:
     projection.forward = forward
 
 
-def reference(unet: TinyUNet) -> None:
+def reference(unet: LdmUNet) -> None:
     """What sd-webui-controlnet's reference mode does to a block: self-attention with an explicit, longer context."""
     block = unet.input_blocks[1][1].transformer_blocks[0]
 
@@ -81,13 +82,13 @@ def reference(unet: TinyUNet) -> None:
     block._forward = forward
 
 
-CONFLICTS: dict[str, tuple[Callable[[TinyUNet], None], str]] = {
+CONFLICTS: dict[str, tuple[Callable[[LdmUNet], None], str]] = {
     "tomesd": (partial(merge_tokens, ratio=0.5), "token merging is on"),
     "hypertile": (partial(hypertile, enabled=True), "HyperTile is on"),
     "lllite": (partial(control_lllite, models=[object()]), "a ControlLLLite model is in use"),
     "reference": (reference, "ControlNet's reference mode is in use"),
 }
-PEACEFUL: dict[str, Callable[[TinyUNet], None]] = {
+PEACEFUL: dict[str, Callable[[LdmUNet], None]] = {
     "nobody": lambda unet: None,
     "tomesd with ratio 0": partial(merge_tokens, ratio=0.0),
     "tomesd without attention": partial(merge_tokens, ratio=0.5, merge_attn=False, merge_mlp=True),
@@ -98,7 +99,7 @@ PEACEFUL: dict[str, Callable[[TinyUNet], None]] = {
 
 
 @pytest.mark.parametrize(("apply", "reason"), CONFLICTS.values(), ids=list(CONFLICTS))
-def test_windows_give_way_and_it_is_said_why(apply: Callable[[TinyUNet], None], reason: str) -> None:
+def test_windows_give_way_and_it_is_said_why(apply: Callable[[LdmUNet], None], reason: str) -> None:
     unet = tiny_unet()
     apply(unet)
     conflict = windows_conflict(unet, map_unet(unet), {})
@@ -125,7 +126,7 @@ def test_windows_give_way_and_it_is_said_why(apply: Callable[[TinyUNet], None], 
 
 
 @pytest.mark.parametrize("apply", PEACEFUL.values(), ids=list(PEACEFUL))
-def test_what_is_there_but_not_at_work_is_no_conflict(apply: Callable[[TinyUNet], None]) -> None:
+def test_what_is_there_but_not_at_work_is_no_conflict(apply: Callable[[LdmUNet], None]) -> None:
     unet = tiny_unet()
     apply(unet)
     assert windows_conflict(unet, map_unet(unet), {}) == ""
