@@ -166,7 +166,7 @@ class Options:
     damped_guidance: bool = _option(
         True,
         "Noise-damped guidance",
-        "ScaleCrafter, from three times the native size on: against the noise it leaves; its steps take half as long again.",
+        "ScaleCrafter, from three times the native size on: against the noise it leaves; takes half as long again.",
         advanced=True,
     )
     preset: Preset = _option(
