@@ -44,14 +44,17 @@ class Timing:
 
 @torch.inference_mode()
 def time_in_turns(methods: Sequence[Method], repeats: int, device: str) -> list[Timing]:
-    """One call of every phase of every method, `repeats` times over, after one of each that is not counted."""
+    """One call of every phase of every method, `repeats` times over; before them one of each to warm up, after them one
+    for the memory."""
     jobs = [(method, phase) for method in methods for phase in method.phases]
     seconds: dict[int, list[float]] = {index: [] for index in range(len(jobs))}
     peaks: dict[int, int | None] = {}
-    for turn in tqdm(range(repeats + 1), unit="turn"):
+    for turn in tqdm(range(repeats + 2), unit="turn"):
         for index, (method, phase) in enumerate(jobs):
             with method.open():
                 if turn == 0:
+                    method.call(phase.step)
+                elif turn > repeats:
                     peaks[index] = _peak(method, phase, device)
                 else:
                     _finish(device)
