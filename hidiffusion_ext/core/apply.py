@@ -30,6 +30,7 @@ class Run:
         damped: Whether the current call's step wants noise-damped guidance.
         is_base: Whether the current call is the base evaluation of noise-damped guidance.
         sizes: The feature sizes of the current call; None if it is not of the planned size and left alone.
+        met: Whether any call so far was of the planned size; None before the first call.
     """
 
     def __init__(self, schedule: Schedule, generator: torch.Generator | None = None) -> None:
@@ -38,6 +39,7 @@ class Run:
         self.step = 0
         self.strided = self.pooled = self.damped = self.is_base = False
         self.sizes: FeatureSizes | None = None
+        self.met: bool | None = None
 
     @contextmanager
     def base_evaluation(self) -> Generator[None, None, None]:
@@ -94,6 +96,7 @@ def _watch_calls(
     ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
         x, timesteps = args[0], args[1] if len(args) > 1 else kwargs["timesteps"]
         planned = tuple(x.shape[2:]) == plan.latent
+        run.met = run.met or planned
         run.step = run.schedule.step(float(timesteps.max()))
         run.strided = planned and run.step in strided
         run.pooled = planned and run.step in pooled
@@ -189,11 +192,11 @@ def _window(stack: ExitStack, unet: nn.Module, plan: Plan, run: Run, site: Windo
         current = None
         if run.sizes is None:
             return None
-        size = plan.window_size(site, run.sizes)
+        x, size = args[0], plan.window_size(site, run.sizes)
         # Another length or another context is not plain self-attention over the picture (reference ControlNet,
         # token merging): that call stays as it is.
-        others = (*args[1:], *(kwargs.get(name) for name in ("context", "value", "mask", "additional_tokens")))
-        if args[0].shape[1] != size[0] * size[1] or any(isinstance(other, torch.Tensor) for other in others):
+        others = (*args[1:], *kwargs.values())
+        if x.shape[1] != size[0] * size[1] or any(isinstance(o, torch.Tensor) and o is not x for o in others):
             return None
         if plan.window_shift is WindowShift.CYCLE:
             index = windows.cycle_index(run.step, number)
@@ -201,7 +204,8 @@ def _window(stack: ExitStack, unet: nn.Module, plan: Plan, run: Run, site: Windo
             assert run.generator is not None
             index = windows.random_index(run.generator)
         current = size, windows.window_shift(size, index)
-        return (windows.window_partition(args[0], *current), *args[1:]), kwargs
+        cut = windows.window_partition(x, *current)
+        return tuple(cut if o is x else o for o in args), {name: cut if o is x else o for name, o in kwargs.items()}
 
     patching.before_forward(stack, unet.get_submodule(site.attention), partition)
     patching.change_output(

@@ -35,13 +35,15 @@ class Task:
         v_prediction: The model predicts v (SD2.1 at 768).
         playground: A Playground model, which the official code spares the aggressive start.
         controlnet: A ControlNet guides the pass.
-        windows_conflict: Why MSW-MSA has to be left out, in a few words; empty if it need not be.
+        method_conflict: Why RAU-Net or re-dilation has to be left out, in a few words; empty if it need not be.
+        windows_conflict: The same for MSW-MSA.
     """
 
     hires: bool = False
     v_prediction: bool = False
     playground: bool = False
     controlnet: bool = False
+    method_conflict: str = ""
     windows_conflict: str = ""
 
 
@@ -96,7 +98,7 @@ class Plan:
         damped: When guidance is noise-damped.
         windows: The self-attentions that get windows, for the whole pass.
         window_shift: How the windows move.
-        windows_conflict: Why windows were asked for and left out; empty if they were not.
+        left_out: What was asked for and had to be left out, each with its reason.
         reason: Why nothing is active; empty if something is.
     """
 
@@ -110,7 +112,7 @@ class Plan:
     damped: Span = Span()
     windows: tuple[WindowSite, ...] = ()
     window_shift: WindowShift = WindowShift.CYCLE
-    windows_conflict: str = ""
+    left_out: tuple[str, ...] = ()
     reason: str = ""
 
     @property
@@ -169,6 +171,4 @@ class Plan:
             parts.append(f"noise-damped guidance until {until(damped[-1])}{of}")
         if self.windows:
             parts.append("MSW-MSA" + " on resized odd feature maps" * self._odd_windows())
-        if parts and self.windows_conflict:
-            parts.append(f"no MSW-MSA because {self.windows_conflict}")
-        return ", ".join(parts)
+        return ", ".join([*parts, *(f"no {what}" for what in self.left_out if parts)])

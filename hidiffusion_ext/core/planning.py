@@ -26,6 +26,9 @@ NATIVE_AREA_LIMIT = 1.5
 PLANNERS = {Method.HIDIFFUSION: add_raunet, Method.SCALECRAFTER: add_redilation}
 """(options, plan so far, task) -> the plan with what the method does; its `reason` is set if that is nothing."""
 
+WORKS_BY = {Method.HIDIFFUSION: "RAU-Net", Method.SCALECRAFTER: "re-dilation"}
+"""What a method changes feature maps by, in the words of `Plan.describe`."""
+
 
 def make_plan(options: Options, unet: UNetMap, latent: Size, task: Task = Task()) -> Plan:
     """The plan for one pass.
@@ -52,15 +55,26 @@ def make_plan(options: Options, unet: UNetMap, latent: Size, task: Task = Task()
         )
     if options.preset is Preset.TURBO and unet.family is not Family.SDXL:
         return nothing(f"the Turbo preset is for SDXL-Turbo, this model is {unet.family.value}")
-    plan = PLANNERS[options.method](options, plan, task)
-    if options.msw_msa and not plan.reason:
-        taken = task.windows_conflict
-        plan = dataclasses.replace(plan, windows=() if taken else finest_attentions(unet), windows_conflict=taken)
-    if plan.reason or plan.windows or plan.redilations or plan.strided.end or plan.pooled.end:
-        return plan
-    if plan.windows_conflict:
-        return nothing(f"only MSW-MSA is switched on, which is left out because {plan.windows_conflict}")
-    return nothing("everything it could do is switched off")
+    planned = PLANNERS[options.method](options, plan, task)
+    left_out: list[str] = []
+    if task.method_conflict and _changes_features(planned):
+        planned = dataclasses.replace(plan, preset=planned.preset)
+        left_out.append(f"{WORKS_BY[options.method]} because {task.method_conflict}")
+    windows: tuple[WindowSite, ...] = ()
+    if options.msw_msa and not planned.reason:
+        if task.windows_conflict:
+            left_out.append(f"MSW-MSA because {task.windows_conflict}")
+        else:
+            windows = finest_attentions(unet)
+    planned = dataclasses.replace(planned, windows=windows, left_out=tuple(left_out))
+    if planned.reason or windows or _changes_features(planned):
+        return planned
+    return nothing(", ".join(f"no {what}" for what in left_out) or "everything it could do is switched off")
+
+
+def _changes_features(plan: Plan) -> bool:
+    """Whether a planner has anything of its method in the plan."""
+    return bool(plan.redilations or plan.strided.end or plan.pooled.end)
 
 
 def _native_side(preset: Preset, family: Family, task: Task) -> int:

@@ -22,7 +22,7 @@ class Model:
         unet: The module that is called once per evaluation, itself callable (compiled wrappers are taken off).
         name: The checkpoint's name.
         v_prediction: Whether the model predicts v.
-        controlnet: Whether the host attached a ControlNet to the model for the coming pass (the Forge family only).
+        controlnet: Whether a ControlNet guides the coming pass.
         transformer_options: What other extensions asked the host to do in the UNet (the Forge family only).
     """
 
@@ -60,9 +60,14 @@ def find_model(p: Any) -> Model:
         unet,
         name=getattr(checkpoint, "name", ""),
         v_prediction=_predicts_v(sd_model, patcher),
-        controlnet=getattr(patcher, "controlnet_linked_list", None) is not None,
+        controlnet=getattr(patcher, "controlnet_linked_list", None) is not None or is_controlled(unet),
         transformer_options=getattr(patcher, "model_options", {}).get("transformer_options", {}),
     )
+
+
+def is_controlled(unet: nn.Module) -> bool:
+    """Whether sd-webui-controlnet (A1111) has any unit at work: it then walks the UNet's blocks in its own forward."""
+    return "forward" in vars(unet) and hasattr(unet, "_original_forward")
 
 
 def _predicts_v(sd_model: Any, patcher: Any) -> bool:

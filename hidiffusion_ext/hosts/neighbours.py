@@ -1,4 +1,4 @@
-"""Other extensions that already do something to the self-attentions MSW-MSA would put windows around.
+"""Other extensions that already do the same job, or something to the self-attentions MSW-MSA would put windows around.
 
 Each is recognised by what it leaves on the modules (A1111) or asks the host for (the Forge family), wherever it comes
 from, so none of them is imported.
@@ -7,12 +7,29 @@ from, so none of them is imported.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import nn
 
 from ..core import UNetMap
 from ..core.planning import finest_attentions
+from .model import is_controlled
+
+DEEP_SHRINK = "PatchModelAddDownscale."
+"""Deep Shrink's class in the Forge family (Kohya HRFix), under the name it has in ComfyUI, where it comes from."""
+
+
+def method_conflict(transformer_options: Mapping[str, Any]) -> str:
+    """Why RAU-Net and re-dilation have to be left out of the coming pass, in a few words; empty if they need not be.
+
+    Args:
+        transformer_options: The Forge family's: functions that change features between the UNet's blocks.
+    """
+    patches = transformer_options.get("patches", {})
+    functions = [*patches.get("input_block_patch", ()), *patches.get("input_block_patch_after_skip", ())]
+    if any(getattr(function, "__qualname__", "").startswith(DEEP_SHRINK) for function in functions):
+        return "Deep Shrink (Kohya HRFix) is on"
+    return ""
 
 
 def windows_conflict(unet: nn.Module, unet_map: UNetMap, transformer_options: Mapping[str, Any]) -> str:
@@ -34,41 +51,56 @@ def windows_conflict(unet: nn.Module, unet_map: UNetMap, transformer_options: Ma
         attention = unet.get_submodule(site.attention)
         block = unet.get_submodule(site.attention.rpartition(".")[0])
         for reason, is_there in CONFLICTS.items():
-            if is_there(attention, block, scale):
+            if is_there(Place(unet, block, attention, scale)):
                 return reason
     return ""
 
 
-def _merges_tokens(attention: nn.Module, block: Any, scale: int) -> bool:
+class Place(NamedTuple):
+    """A self-attention (attn1), its transformer block, their UNet, and the cells per feature and side there."""
+
+    unet: Any
+    block: Any
+    attention: Any
+    scale: int
+
+
+def _merges_tokens(place: Place) -> bool:
     """tomesd: every block gets another class, knows the settings, and merges if it is not coarser than they allow.
 
     When it is taken off the class goes and the settings stay.
     """
-    if type(block).__name__ != "ToMeBlock":
+    if type(place.block).__name__ != "ToMeBlock":
         return False
-    settings = block._tome_info["args"]
-    return settings["ratio"] > 0 and settings["merge_attn"] and scale <= settings["max_downsample"]
+    settings = place.block._tome_info["args"]
+    return settings["ratio"] > 0 and settings["merge_attn"] and place.scale <= settings["max_downsample"]
 
 
-def _tiles(attention: Any, block: nn.Module, scale: int) -> bool:
+def _tiles(place: Place) -> bool:
     """A1111's built-in HyperTile: stays on the module for ever once used, and says there whether it is on."""
-    return getattr(getattr(attention, "__webui_hypertile_params", None), "enabled", False)
+    return getattr(getattr(place.attention, "__webui_hypertile_params", None), "enabled", False)
 
 
-def _adds_to_projections(attention: Any, block: nn.Module, scale: int) -> bool:
+def _adds_to_projections(place: Place) -> bool:
     """ControlLLLite: adds a picture of the whole feature map to queries, keys or values."""
-    return any(getattr(getattr(attention, name, None), "lllite_list", None) for name in ("to_q", "to_k", "to_v"))
+    projections = (getattr(place.attention, name, None) for name in ("to_q", "to_k", "to_v"))
+    return any(getattr(projection, "lllite_list", None) for projection in projections)
 
 
-def _looks_at_other_pictures(attention: nn.Module, block: Any, scale: int) -> bool:
-    """sd-webui-controlnet's reference and style-align modes: self-attention also over another picture's tokens."""
-    return hasattr(block, "_original_inner_forward_cn_hijack")
+def _looks_at_other_pictures(place: Place) -> bool:
+    """sd-webui-controlnet's reference and style-align modes: self-attention also over another picture's tokens.
+
+    It keeps the block's own forward beside the one it puts in its place. The latter stays until its next job without
+    these modes; between jobs it attends as the own one does.
+    """
+    own = getattr(place.block, "_original_inner_forward_cn_hijack", None)
+    return own is not None and place.block._forward != own and is_controlled(place.unet)
 
 
-CONFLICTS: dict[str, Callable[[nn.Module, nn.Module, int], bool]] = {
+CONFLICTS: dict[str, Callable[[Place], bool]] = {
     "token merging is on": _merges_tokens,
     "HyperTile is on": _tiles,
     "a ControlLLLite model is in use": _adds_to_projections,
     "ControlNet's reference mode is in use": _looks_at_other_pictures,
 }
-"""What the user is told -> how it is recognised: `(attn1, its transformer block, cells per feature and side)`."""
+"""What the user is told -> how it is recognised."""

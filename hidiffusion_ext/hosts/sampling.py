@@ -57,8 +57,9 @@ def around_next_pass(sampler: Any, open_context: OpenContext, on_failure: Callab
                 open_anew()
 
             open_anew()
-            if hasattr(sampler.model_wrap_cfg, "update_inner_model"):
-                wrap_method(outer, sampler.model_wrap_cfg, "update_inner_model", take_other_model)
+            denoiser = getattr(sampler, "model_wrap_cfg", None)
+            if hasattr(denoiser, "update_inner_model"):
+                wrap_method(outer, denoiser, "update_inner_model", take_other_model)
             return func(*args, **kwargs)
 
     one_pass.hidiffusion_original = func  # type: ignore[attr-defined]

@@ -1,6 +1,8 @@
 """The accordion, made from `SETTINGS`: the live plan, then one control per setting.
 
-The plan is drawn in the browser (`javascript/hidiffusion.js`) from what the route in `plan_route` answers.
+The plan is drawn in the browser (`javascript/hidiffusion.js`) from what the route in `plan_route` answers. Defaults
+come from the Settings page alone: the controls stay out of the host's own file of defaults, ui-config.json, which would
+keep the values and ranges of the first start for ever.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from modules.ui_components import InputAccordion
 
 from ..core.options import SETTINGS, Choice, Setting
 from .plan_route import PAGE_KEY, PATH
+from .settings import default
 
 
 def build_panel(elem_id: Callable[[str], str]) -> list[Any]:
@@ -25,12 +28,15 @@ def build_panel(elem_id: Callable[[str], str]) -> list[Any]:
         elem_id: Makes a page-wide unique id from a control's name.
     """
     enabled, *rest = SETTINGS.values()
-    with InputAccordion(enabled.default, label="HiDiffusion", elem_id=elem_id("panel")) as accordion:
+    with InputAccordion(default(enabled), label="HiDiffusion", elem_id=elem_id("panel")) as accordion:
         gr.HTML(_plan(elem_id), elem_id=elem_id("plan"))
         controls = _controls([setting for setting in rest if not setting.advanced], elem_id)
         with gr.Accordion("Advanced", open=False, elem_id=elem_id("advanced")):
             controls |= _controls([setting for setting in rest if setting.advanced], elem_id)
-    return [accordion, *(controls[setting.name] for setting in rest)]
+    ordered = [accordion, *(controls[setting.name] for setting in rest)]
+    for component in (accordion.accordion, *ordered):
+        component.do_not_save_to_config = True
+    return ordered
 
 
 def _plan(elem_id: Callable[[str], str]) -> str:
@@ -57,10 +63,14 @@ def _controls(settings: list[Setting], elem_id: Callable[[str], str]) -> dict[st
 
 
 def _control(setting: Setting, elem_id: str) -> Any:
-    common: dict[str, Any] = {"label": setting.label, "info": setting.help, "elem_id": elem_id}
+    common: dict[str, Any] = {
+        "label": setting.label,
+        "info": setting.help,
+        "elem_id": elem_id,
+        "value": default(setting),
+    }
     if isinstance(setting.default, Choice):
-        return gr.Radio([choice.value for choice in type(setting.default)], value=setting.default.value, **common)
+        return gr.Radio([choice.value for choice in type(setting.default)], **common)
     if isinstance(setting.default, bool):
-        return gr.Checkbox(value=setting.default, elem_classes=["hidiffusion-switch"], **common)
-    limits: dict[str, Any] = {"minimum": setting.minimum, "maximum": setting.maximum, "step": setting.step}
-    return gr.Slider(value=setting.default, **limits, **common)
+        return gr.Checkbox(elem_classes=["hidiffusion-switch"], **common)
+    return gr.Slider(minimum=setting.minimum, maximum=setting.maximum, step=setting.step, **common)

@@ -21,7 +21,8 @@ from ..hosts.sampling import around_next_pass
 from . import infotext
 from .log import logger
 from .panel import build_panel
-from .settings import show_defaults
+
+TILED = "the model was only called at other sizes than the pass's (tiled sampling)"
 
 
 class HiDiffusionScript(scripts.Script):
@@ -35,7 +36,6 @@ class HiDiffusionScript(scripts.Script):
 
     def ui(self, is_img2img: bool) -> list[Any]:
         controls = build_panel(self.elem_id)
-        show_defaults(controls)
         self.infotext_fields = [(c, infotext.reader(setting)) for c, setting in zip(controls, SETTINGS.values())]
         self.paste_field_names = infotext.ALL_KEYS
         return controls
@@ -87,6 +87,8 @@ class HiDiffusionScript(scripts.Script):
             guidance = damped_guidance(p.sampler, run) if plan.damped.steps(schedule.steps) else nullcontext()
             with hidiffusion(model.unet, plan, run), guidance:
                 yield
+            if run.met is False:
+                self._refuse(p, TILED, hires=hires)
 
         def failed(error: Exception) -> None:
             reason = str(error) if isinstance(error, (NoUNet, UnsupportedUNet)) else f"unexpected: {error}"

@@ -1,8 +1,7 @@
 """The extension's section on the host's Settings page: what new jobs start with, and what the console says.
 
 The defaults are what the panel shows at start and what an API payload gets where it leaves a value out, because the
-host takes both from the controls of the panel. They are the one place for that: the controls stay out of the host's own
-file of defaults, ui-config.json, which would keep the values and ranges of the first start for ever.
+host takes both from the controls of the panel.
 """
 
 from __future__ import annotations
@@ -30,16 +29,6 @@ def add_settings() -> None:
     label = "Say on the console what each sampling pass gets"
     console = shared.OptionInfo(True, label, gr.Checkbox).info("problems are always said")
     shared.opts.add_option(CONSOLE, _in_section(console))
-
-
-def show_defaults(controls: list[Any]) -> None:
-    """Sets freshly built controls, in the order of `SETTINGS`, to the defaults chosen on the Settings page."""
-    accordion = controls[0].accordion
-    for control, setting in zip(controls, SETTINGS.values()):
-        control.value = default(setting)
-        control.do_not_save_to_config = True
-    accordion.open = controls[0].value
-    accordion.do_not_save_to_config = True
 
 
 def default(setting: Setting) -> Any:

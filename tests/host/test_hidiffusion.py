@@ -183,15 +183,28 @@ def test_hires_fix_changes_the_pass_that_is_too_large(host: Host) -> None:
     assert said(info) == {}
 
 
-def test_batches_give_the_pictures_of_single_jobs(host: Host) -> None:
-    request = host.size(768, 768)
-    together, info = host.txt2img(ON, batch_size=2, n_iter=2, **request)
-    assert len(info["all_seeds"]) == 4
-    together = together[-4:]  # some hosts put a grid first
-    for image, seed in zip(together, info["all_seeds"]):
-        (single,), _ = host.txt2img(ON, seed=seed, **request)
-        difference = np.abs(single.astype(int) - image.astype(int))
-        assert difference.max() <= 1  # kernels may round differently for another batch
+BATCHES: dict[str, dict[str, Any]] = {
+    "a batch of 4": {"batch_size": 4},
+    "4 batches": {"n_iter": 4},
+    "2 batches of 2": {"batch_size": 2, "n_iter": 2},
+    "conditions in calls of their own": {"override_settings": {"batch_cond_uncond": False}},
+    "the same job again": {},
+}
+
+
+@pytest.mark.parametrize("batch", BATCHES)
+@pytest.mark.parametrize("method", ["HiDiffusion", "ScaleCrafter"])
+def test_a_picture_does_not_depend_on_its_batch(host: Host, batch: str, method: str) -> None:
+    def largest_difference(options: dict[str, Any] | None) -> int:
+        """Between the pictures of the batch and those of single jobs with their seeds, in 1/255."""
+        images, info = host.txt2img(options, **BATCHES[batch], **host.size(768, 768))
+        seeds = info["all_seeds"]
+        pairs = zip(images[-len(seeds) :], seeds)  # some hosts put a grid first
+        singles = [(image, host.txt2img(options, seed=seed, **host.size(768, 768))[0][0]) for image, seed in pairs]
+        return max(int(np.abs(image.astype(int) - single.astype(int)).max()) for image, single in singles)
+
+    hosts_own = largest_difference(None)
+    assert largest_difference({**ON, "method": method}) <= (1 if hosts_own else 0)
 
 
 def test_unequal_prompts_that_split_the_batch_change_nothing(host: Host) -> None:
@@ -281,6 +294,17 @@ def test_a_refiner_takes_over_in_the_middle_of_the_pass(host: Host, refiner: str
     assert not same(images, before)
     assert same(host.txt2img(**job)[0], before)
     host.txt2img(steps=1)  # the host goes back to the first model with the next job
+
+
+def test_a_tiled_sampler_is_left_alone_and_the_infotext_says_so(host: Host) -> None:
+    job = {"probe": [{"tiles": True, "unet": True}], "steps": 3, **host.size(1024, 768)}
+    expected, _ = host.txt2img(**job)
+    if host.webui.events(drop=tuple({*host.webui.names()} - {"unet"}))[0]["x"][2] == job["height"] // 8:
+        pytest.skip("this host calls its UNet where the probe cannot cut")
+    images, info = host.txt2img(ON, **job)
+    assert same(images, expected)
+    assert list(said(info)) == ["HiDiffusion refused"]
+    assert "other sizes than the pass's" in said(info)["HiDiffusion refused"]
 
 
 def test_an_interrupt_leaves_nothing(host: Host) -> None:

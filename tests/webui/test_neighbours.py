@@ -13,8 +13,8 @@ import torch
 from torch import nn
 from unets import inputs, tiny_unet, uniform_timesteps
 
-from hidiffusion_ext.core import Family, Options, Run, Schedule, Task, hidiffusion, make_plan, map_unet
-from hidiffusion_ext.hosts.neighbours import windows_conflict
+from hidiffusion_ext.core import Family, Method, Options, Run, Schedule, Task, hidiffusion, make_plan, map_unet
+from hidiffusion_ext.hosts.neighbours import method_conflict, windows_conflict
 from ldm_unet import LdmUNet
 
 LATENT = (16, 24)
@@ -68,18 +68,31 @@ def control_lllite(unet: LdmUNet, models: list[object]) -> None:
     projection.forward = forward
 
 
-def reference(unet: LdmUNet) -> None:
-    """What sd-webui-controlnet's reference mode does to a block: self-attention with an explicit, longer context."""
+def reference(unet: LdmUNet, at_work: bool = True) -> None:
+    """What sd-webui-controlnet does in reference mode: a forward for the UNet, and blocks with an explicit, longer
+    context in their self-attention. After the job the UNet's forward is its own again, and the blocks see only
+    themselves, still explicitly."""
     block = unet.input_blocks[1][1].transformer_blocks[0]
 
     def forward(x: torch.Tensor, context: Any = None) -> torch.Tensor:
         own = block.norm1(x)
-        x = block.attn1(own, context=torch.cat([own, own], 1)) + x
+        x = block.attn1(own, context=torch.cat([own, own], 1) if at_work else own) + x
         x = block.attn2(block.norm2(x), context=context) + x
         return block.ff(block.norm3(x)) + x
 
     block._original_inner_forward_cn_hijack = block._forward
     block._forward = forward
+    own_forward = unet.forward
+    unet.forward = lambda *args, **kwargs: own_forward(*args, **kwargs)
+    if at_work:
+        unet._original_forward = own_forward
+
+
+def reference_no_more(unet: LdmUNet) -> None:
+    """Its next job puts the block's own forward back, and leaves the copy where it was."""
+    reference(unet)
+    block = unet.input_blocks[1][1].transformer_blocks[0]
+    block._forward = block._original_inner_forward_cn_hijack
 
 
 CONFLICTS: dict[str, tuple[Callable[[LdmUNet], None], str]] = {
@@ -95,6 +108,8 @@ PEACEFUL: dict[str, Callable[[LdmUNet], None]] = {
     "tomesd, used before": merge_tokens_no_more,
     "hypertile, used before": partial(hypertile, enabled=False),
     "lllite, used before": partial(control_lllite, models=[]),
+    "reference, used before": partial(reference, at_work=False),
+    "reference, used before the last job": reference_no_more,
 }
 
 
@@ -125,15 +140,20 @@ def test_windows_give_way_and_it_is_said_why(apply: Callable[[LdmUNet], None], r
             assert torch.equal(unet(x, t, context=context), before)
 
 
-@pytest.mark.parametrize("apply", PEACEFUL.values(), ids=list(PEACEFUL))
-def test_what_is_there_but_not_at_work_is_no_conflict(apply: Callable[[LdmUNet], None]) -> None:
-    unet = tiny_unet()
-    apply(unet)
-    assert windows_conflict(unet, map_unet(unet), {}) == ""
-    plan = make_plan(Options(native_size=64), map_unet(unet), LATENT)
+@pytest.mark.parametrize("name", PEACEFUL)
+def test_what_is_there_but_not_at_work_is_no_conflict(name: str) -> None:
     x, context = inputs(LATENT)
-    with torch.inference_mode(), hidiffusion(unet, plan, Run(Schedule(uniform_timesteps(10)))):
-        assert unet(x, torch.tensor([999.0]), context=context).shape == x.shape
+    t = torch.tensor([999.0])
+    pictures: list[torch.Tensor] = []
+    for apply in (PEACEFUL[name], PEACEFUL["nobody"]):
+        unet = tiny_unet()
+        apply(unet)
+        assert windows_conflict(unet, map_unet(unet), {}) == ""
+        plan = make_plan(Options(native_size=64), map_unet(unet), LATENT)
+        with torch.inference_mode(), hidiffusion(unet, plan, Run(Schedule(uniform_timesteps(10)))):
+            pictures.append(unet(x, t, context=context))
+    if name != "tomesd without attention":  # which is at work elsewhere
+        assert torch.equal(*pictures)
 
 
 @pytest.mark.parametrize(("limit", "conflict"), [(1, ""), (2, "token merging is on")])
@@ -172,3 +192,58 @@ def test_token_merging_taken_off_while_the_unet_is_patched() -> None:
 def test_what_the_forge_family_is_asked_to_do_in_self_attention(options: dict[str, Any], conflict: str) -> None:
     unet = tiny_unet()
     assert windows_conflict(unet, map_unet(unet), options) == conflict
+
+
+class PatchModelAddDownscale:
+    """Deep Shrink as the Forge family has it: functions that shrink the features after a block and bring them back."""
+
+    def patches(self) -> dict[str, list[Callable[..., Any]]]:
+        def input_block_patch(h: torch.Tensor, options: Any) -> torch.Tensor:
+            return h[..., ::2, ::2]
+
+        def output_block_patch(h: torch.Tensor, skip: torch.Tensor, options: Any) -> tuple[torch.Tensor, torch.Tensor]:
+            return h, skip
+
+        return {"input_block_patch_after_skip": [input_block_patch], "output_block_patch": [output_block_patch]}
+
+
+@pytest.mark.parametrize(
+    ("patches", "conflict"),
+    [
+        ({}, ""),
+        ({"output_block_patch": [print], "input_block_patch": [print]}, ""),  # FreeU and others
+        (PatchModelAddDownscale().patches(), "Deep Shrink (Kohya HRFix) is on"),
+        (
+            {"input_block_patch": PatchModelAddDownscale().patches()["input_block_patch_after_skip"]},
+            "Deep Shrink (Kohya HRFix) is on",
+        ),
+    ],
+)
+def test_deep_shrink_is_recognised(patches: dict[str, Any], conflict: str) -> None:
+    assert method_conflict({"patches": patches}) == conflict
+
+
+@pytest.mark.parametrize(
+    ("options", "described"),
+    [
+        (Options(native_size=64), "MSW-MSA, no RAU-Net because Deep Shrink is on"),
+        (Options(native_size=64, method=Method.SCALECRAFTER), "MSW-MSA, no re-dilation because Deep Shrink is on"),
+        (Options(native_size=64, msw_msa=False), "nothing: no RAU-Net because Deep Shrink is on"),
+        (Options(native_size=64, rau_net=False), "MSW-MSA"),
+        (Options(native_size=512), "nothing to do at 192x128: the model was made for 512x512"),
+    ],
+)
+def test_what_does_the_same_job_is_left_alone(options: Options, described: str) -> None:
+    unet_map = map_unet(tiny_unet())
+    plan = make_plan(options, unet_map, LATENT, Task(method_conflict="Deep Shrink is on"))
+    assert plan.describe(10) == described
+    assert not plan.strided.end
+    assert not plan.pooled.end
+    assert not plan.redilations
+    assert not plan.damped.end
+
+
+def test_both_conflicts_at_once_leave_nothing() -> None:
+    task = Task(method_conflict="Deep Shrink is on", windows_conflict="HyperTile is on")
+    plan = make_plan(Options(native_size=64), map_unet(tiny_unet()), LATENT, task)
+    assert plan.reason == "nothing: no RAU-Net because Deep Shrink is on, no MSW-MSA because HyperTile is on"

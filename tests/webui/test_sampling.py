@@ -142,7 +142,7 @@ FIRST_ORDER = ["Euler a", "Euler", "LMS", "DPM++ 2M", "DPM++ 2M SDE", "DDIM"]
 SECOND_ORDER = ["Heun", "DPM2", "DPM2 a", "DPM++ 2S a", "DPM++ SDE", "Restart"]
 WITHOUT_SCHEDULER = ["DPM fast", "DPM adaptive", "DDIM"]
 SCHEDULERS = ["Automatic", "Uniform", "Karras", "Exponential", "SGM Uniform", "Simple", "Normal", "DDIM", "Beta"]
-SCHEDULERS += ["Polyexponential", "KL Optimal"]
+SCHEDULERS += ["Polyexponential", "KL Optimal", "Align Your Steps"]
 
 
 class Pass:

@@ -58,6 +58,20 @@ def kl_optimal(n, sigma_min, sigma_max, device):
     return torch.tan(ramp * low + (1 - ramp) * high)
 
 
+ALIGN_YOUR_STEPS = [14.615, 6.475, 3.861, 2.697, 1.886, 1.396, 0.963, 0.652, 0.399, 0.152, 0.029]
+"""Optimised sigmas for SD1.5 (Sabour et al. 2024, "Align Your Steps")."""
+
+
+def align_your_steps(n, sigma_min, sigma_max, device):
+    """The optimised sigmas, interpolated in their logarithm; the host keeps them as they are for their own number."""
+    table = torch.tensor(ALIGN_YOUR_STEPS)
+    if n != len(table):
+        at = torch.linspace(0, len(table) - 1, n)
+        low = at.floor().long().clamp(max=len(table) - 2)
+        table = torch.lerp(table.log()[low], table.log()[low + 1], at - low).exp()
+    return torch.cat([table, torch.zeros(1)])
+
+
 def beta(n, sigma_min, sigma_max, inner_model, device):
     """As on the host, the quantiles are taken in sigma, not in time."""
     a, b = shared.opts.beta_dist_alpha, shared.opts.beta_dist_beta
@@ -73,6 +87,7 @@ schedulers = [
     Scheduler("polyexponential", "Polyexponential", k_diffusion.sampling.get_sigmas_polyexponential, default_rho=1.0),
     Scheduler("sgm_uniform", "SGM Uniform", sgm_uniform, need_inner_model=True, aliases=["SGMUniform"]),
     Scheduler("kl_optimal", "KL Optimal", kl_optimal),
+    Scheduler("align_your_steps", "Align Your Steps", align_your_steps),
     Scheduler("simple", "Simple", simple, need_inner_model=True),
     Scheduler("normal", "Normal", normal, need_inner_model=True),
     Scheduler("ddim", "DDIM", ddim, need_inner_model=True),

@@ -2,9 +2,10 @@
 
 Works unmodified on A1111, Forge and the stand-in. Its first argument is a dict (or its JSON text), all keys optional:
 
-    {"unet": true,              record every UNet call: timestep, input shape
+    {"unet": true,              record every UNet call: timestep, input shape, the largest stride of its convolutions
      "raise": {"where": "unet" or the name of a hook or callback, "at": 2,
                "what": "Exception" or "Abort" or "InterruptedException"},
+     "tiles": true,             cut every UNet call in two, as tiled samplers do (where an ldm or sgm wrapper calls it)
      "interrupt": 2}            press "Interrupt" during this UNet call; `at` and `interrupt` count calls from 0
 
 The other arguments only show what the host makes of arguments. Read the results at GET /probe/log and /probe/unet.
@@ -46,8 +47,9 @@ class Job:
         self.request: dict[str, Any] = request if isinstance(request, dict) else {}
         self.events: list[dict[str, Any]] = []
         self.calls = 0
-        self.handle: Any = None
+        self.handles: list[Any] = []
         self.unet: Any = None
+        self.tiled: Any = None
 
     def record(self, name: str, **details: Any) -> None:
         """Note an event, then raise if the request says so."""
@@ -61,12 +63,27 @@ class Job:
         unet = current_unet()
         if unet is not self.unet and self.request.keys() & {"unet", "interrupt", "raise"}:
             self.unwatch()
-            self.unet, self.handle = unet, unet.register_forward_pre_hook(self._before_unet, with_kwargs=True)
+            self.unet, self.handles = unet, [unet.register_forward_pre_hook(self._before_unet, with_kwargs=True)]
+            strided = [m for m in unet.modules() if isinstance(m, torch.nn.Conv2d) and max(m.stride) > 1]
+            self.handles += [conv.register_forward_hook(self._after_strided) for conv in strided]
+
+    def tile(self) -> None:
+        """Cut the UNet's calls in two, if this job wants that."""
+        wrapper = getattr(shared.sd_model, "model", None)
+        if not self.request.get("tiles") or self.tiled is not None or wrapper is None:
+            return
+        whole = wrapper.forward
+        wrapper.forward = lambda x, *args, **kwargs: torch.cat(
+            [whole(half, *args, **kwargs) for half in x.chunk(2, 2)], 2
+        )
+        self.tiled = wrapper
 
     def unwatch(self) -> None:
-        if self.handle is not None:
-            self.handle.remove()
-        self.handle = self.unet = None
+        for handle in self.handles:
+            handle.remove()
+        if self.tiled is not None:
+            del self.tiled.forward
+        self.handles, self.unet, self.tiled = [], None, None
 
     def _before_unet(self, unet, args: tuple, kwargs: dict) -> None:
         x = args[0] if args else kwargs["x"]
@@ -74,7 +91,11 @@ class Job:
         call, self.calls = self.calls, self.calls + 1
         if call == self.request.get("interrupt"):
             shared.state.interrupt()
-        self.record("unet", t=t.max().item(), x=list(x.shape), sampling_step=shared.state.sampling_step)
+        self.record("unet", t=t.max().item(), x=list(x.shape), sampling_step=shared.state.sampling_step, stride=1)
+
+    def _after_strided(self, conv, args: tuple, output: torch.Tensor) -> None:
+        call = next(event for event in reversed(self.events) if event["event"] == "unet")
+        call["stride"] = max(call["stride"], *conv.stride)
 
 
 job = Job()
@@ -108,6 +129,7 @@ def on_hook(hook: str):
             p.extra_generation_params["Probe text"] = args[3]
         if hook == "process_before_every_sampling":
             job.watch()
+            job.tile()
         if hook == "postprocess":
             job.unwatch()
         job.record(hook, **details)
