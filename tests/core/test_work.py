@@ -1,0 +1,135 @@
+"""The work of a patched call, counted exactly: multiplications, copies, and nothing that is computed for nothing."""
+
+from __future__ import annotations
+
+from collections import Counter
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import pytest
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode
+from unets import inputs, tiny_unet, uniform_timesteps
+
+from hidiffusion_ext.core import Family, Method, Options, Plan, Run, Schedule, hidiffusion, make_plan, map_unet
+from ldm_unet import LdmUNet
+
+LATENT, HALF = (32, 32), (16, 16)
+NATIVE = 128
+STEPS = 10
+READS_THE_TIMESTEP = {"aten::max": 1, "aten::_local_scalar_dense": 1}
+"""The one thing the host has to wait for the device for, once per UNet call."""
+
+
+class Operations(TorchDispatchMode):
+    """Counts the operations that make new tensors, by name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.counts: Counter[str] = Counter()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if not func.is_view and func._schema.name != "aten::_unsafe_view":
+            self.counts[func._schema.name] += 1
+        return func(*args, **(kwargs or {}))
+
+
+def patched(unet: LdmUNet, plan: Plan) -> AbstractContextManager[None]:
+    return hidiffusion(unet, plan, Run(Schedule(uniform_timesteps(STEPS))))
+
+
+def plan_of(unet: LdmUNet, **options: Any) -> Plan:
+    return make_plan(Options(native_size=NATIVE, **options), map_unet(unet), LATENT)
+
+
+@torch.no_grad()
+def operations(
+    unet: LdmUNet, patch: AbstractContextManager[None], batch: int, layout: torch.memory_format
+) -> Counter[str]:
+    x, context = inputs(LATENT, batch=batch)
+    x = x.contiguous(memory_format=layout)
+    t = torch.tensor(uniform_timesteps(STEPS)[:1])
+    with patch:
+        unet(x, t, context=context)  # the tables of the windows are made once
+        with Operations() as counted:
+            unet(x, t, context=context)
+    return counted.counts
+
+
+@torch.no_grad()
+def multiplications(unet: LdmUNet, latent: tuple[int, int], patch: AbstractContextManager[None]) -> dict[str, int]:
+    """Floating-point operations by module, the whole UNet's under ''."""
+    x, context = inputs(latent)
+    with patch, sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False, depth=None) as counter:
+        unet(x, torch.tensor([999.0]), context=context)
+    root = type(unet).__name__
+    return {
+        name.removeprefix(root).removeprefix("."): sum(ops.values()) for name, ops in counter.get_flop_counts().items()
+    }
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("batch", [1, 2])
+@pytest.mark.parametrize("family", Family)
+def test_windows_cost_one_copy_in_and_one_out(family: Family, batch: int, layout: torch.memory_format) -> None:
+    unet = tiny_unet(family)
+    plan = plan_of(unet, rau_net=False)
+    before = operations(unet, nullcontext(), batch, layout)
+    after = operations(unet, patched(unet, plan), batch, layout)
+    added = {name: after[name] - before[name] for name in after | before if after[name] != before[name]}
+    assert added == {"aten::index_select": 2 * len(plan.windows), **READS_THE_TIMESTEP}
+
+
+@pytest.mark.parametrize("family", Family)
+def test_windows_take_three_quarters_off_the_comparisons(family: Family) -> None:
+    unet = tiny_unet(family)
+    plan = plan_of(unet, rau_net=False)
+    before, after = (multiplications(unet, LATENT, patch)[""] for patch in (nullcontext(), patched(unet, plan)))
+    saved = 0
+    for site in plan.windows:
+        tokens = (
+            LATENT[0] * LATENT[1] // 4 ** plan.unet.level(plan.unet.partner(site.block) if site.output else site.block)
+        )
+        channels = unet.get_submodule(site.attention).to_q.out_features
+        saved += 4 * tokens**2 * channels * 3 // 4  # queries with keys and weights with values, 2 operations each
+    assert before - after == saved
+
+
+def test_raunet_adds_one_resize_and_works_below_as_at_half_the_size() -> None:
+    unet = tiny_unet()
+    plan = plan_of(unet, msw_msa=False)
+    before = operations(unet, nullcontext(), 1, torch.contiguous_format)
+    after = operations(unet, patched(unet, plan), 1, torch.contiguous_format)
+    added = {name: after[name] - before[name] for name in after | before if after[name] != before[name]}
+    assert added == {"aten::upsample_nearest2d": 1, **READS_THE_TIMESTEP}
+
+    full, half = (multiplications(unet, size, nullcontext()) for size in (LATENT, HALF))
+    at_the_finest = {i for i in range(len(plan.unet.inputs)) if plan.unet.level(i) == 0}
+    expected = full["time_embed"] + full["out"] + half["middle_block"]
+    for index in range(len(plan.unet.inputs)):
+        works_at = full if index in at_the_finest else half
+        expected += works_at[f"input_blocks.{index}"] + works_at[f"output_blocks.{plan.unet.partner(index)}"]
+    brings_back = plan.unet.outputs[plan.unet.partner(plan.strided_at)].up  # in a coarser block, at the finest size
+    assert brings_back is not None
+    expected += full[brings_back] - half[brings_back]
+    assert multiplications(unet, LATENT, patched(unet, plan))[""] == expected
+
+
+def test_nothing_is_added_where_there_is_nothing_to_do() -> None:
+    unet = tiny_unet()
+    plan = make_plan(Options(native_size=512), map_unet(unet), LATENT)
+    layout = torch.contiguous_format
+    assert operations(unet, patched(unet, plan), 1, layout) == operations(unet, nullcontext(), 1, layout)
+
+
+def test_redilation_adds_two_resizes_per_convolution_at_most() -> None:
+    unet = tiny_unet()
+    plan = plan_of(unet, method=Method.SCALECRAFTER, msw_msa=False, damped_guidance=False)
+    before = operations(unet, nullcontext(), 1, torch.contiguous_format)
+    after = operations(unet, patched(unet, plan), 1, torch.contiguous_format)
+    added = {name: after[name] - before[name] for name in after | before if after[name] != before[name]}
+    resizes = added.pop("aten::upsample_bilinear2d", 0)
+    assert resizes <= 2 * len(plan.redilations)
+    assert added == READS_THE_TIMESTEP
