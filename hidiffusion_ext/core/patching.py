@@ -50,9 +50,9 @@ def swap_attributes(stack: ExitStack, module: nn.Module, attributes: Callable[[]
     originals: dict[str, Any] = {}
 
     def restore(*_: object) -> None:
-        while originals:
-            name, value = originals.popitem()
+        for name, value in originals.items():
             setattr(module, name, value)
+        originals.clear()
 
     def swap(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         restore()

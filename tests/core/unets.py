@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
+
 import torch
 from ldm.modules.diffusionmodules.openaimodel import Upsample
 from torch import nn
@@ -34,15 +36,15 @@ class SizedUNet(LdmUNet):
         def forget(module: nn.Module, args: tuple) -> None:
             skips.pop()
 
-        handles = [block.register_forward_hook(remember) for block in self.input_blocks]
-        handles += [block.register_forward_pre_hook(forget) for block in self.output_blocks]
-        ups = (module.conv for module in self.modules() if isinstance(module, Upsample))
-        handles += [conv.register_forward_pre_hook(to_next_skip, prepend=True) for conv in ups]
-        try:
+        ups = [module.conv for module in self.modules() if isinstance(module, Upsample)]
+        with ExitStack() as stack:
+            for block in self.input_blocks:
+                stack.callback(block.register_forward_hook(remember).remove)
+            for block in self.output_blocks:
+                stack.callback(block.register_forward_pre_hook(forget).remove)
+            for conv in ups:
+                stack.callback(conv.register_forward_pre_hook(to_next_skip, prepend=True).remove)
             return super().forward(x, timesteps, context, y, **kwargs)
-        finally:
-            for handle in handles:
-                handle.remove()
 
 
 def tiny_unet(
