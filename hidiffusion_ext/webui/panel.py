@@ -33,8 +33,8 @@ def build_panel(elem_id: Callable[[str], str]) -> list[Any]:
         controls = _controls([setting for setting in rest if not setting.advanced], elem_id)
         with gr.Accordion("Advanced", open=False, elem_id=elem_id("advanced")):
             controls |= _controls([setting for setting in rest if setting.advanced], elem_id)
-    ordered = [accordion, *(controls[setting.name] for setting in rest)]
-    for component in (accordion.accordion, *ordered):
+    ordered: list[Any] = [accordion, *(controls[setting.name] for setting in rest)]
+    for component in [accordion.accordion, *ordered]:
         component.do_not_save_to_config = True
     return ordered
 
@@ -73,4 +73,5 @@ def _control(setting: Setting, elem_id: str) -> Any:
         return gr.Radio([choice.value for choice in type(setting.default)], **common)
     if isinstance(setting.default, bool):
         return gr.Checkbox(elem_classes=["hidiffusion-switch"], **common)
-    return gr.Slider(minimum=setting.minimum, maximum=setting.maximum, step=setting.step, **common)
+    limits: dict[str, Any] = {"minimum": setting.minimum, "maximum": setting.maximum, "step": setting.step}
+    return gr.Slider(**limits, **common)
