@@ -22,6 +22,7 @@ from . import infotext
 from .log import logger
 from .panel import build_panel
 
+TOO_OLD = "this WebUI does not tell extensions when a pass starts; AUTOMATIC1111's does from version 1.10 on"
 TILED = "the model was only called at other sizes than the pass's (tiled sampling)"
 
 
@@ -48,6 +49,9 @@ class HiDiffusionScript(scripts.Script):
         """Notes what is expected, for the settings file the host writes before sampling starts."""
         options = self._options(p, args)
         if options is None:
+            return
+        if not hasattr(scripts.Script, "process_before_every_sampling"):
+            self._refuse(p, TOO_OLD, hires=False)
             return
         if getattr(p, "firstpass_image", None) is None:  # otherwise an existing picture goes straight to the hires pass
             self._expect(p, options, (p.height // CELL, p.width // CELL), hires=False)
