@@ -104,7 +104,7 @@ class DemoModel:
         guidance: float = 4.0,
         progress: Progress = iter,
     ) -> torch.Tensor:
-        """Pictures by DDIM (arXiv 2010.02502, equation 12, eta 0) with classifier-free guidance.
+        """Pictures by DDIM (arXiv 2010.02502, equation 12, eta 0) with classifier-free guidance; the model predicts v.
 
         Args:
             prompts, seeds: One each per picture; a picture depends on its own alone.
@@ -131,10 +131,11 @@ class DemoModel:
                         base = self.unet(x, t[: len(x)], context=context[len(x) :])
                     rows = damp(rows, [*pictures, *pictures], base)
                 wanted, unwanted = rows.chunk(2)
-                noise = unwanted + guidance * (wanted - unwanted)
+                v = unwanted + guidance * (wanted - unwanted)
                 alpha = float(self.alphas[int(timesteps[step])])
                 previous = float(self.alphas[int(timesteps[step + 1])]) if step + 1 < steps else 1.0
-                clean = (x - (1 - alpha) ** 0.5 * noise) / alpha**0.5
+                clean = alpha**0.5 * x - (1 - alpha) ** 0.5 * v
+                noise = alpha**0.5 * v + (1 - alpha) ** 0.5 * x
                 x = previous**0.5 * clean + (1 - previous) ** 0.5 * noise
         return self.decode(x)
 

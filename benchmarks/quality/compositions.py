@@ -7,12 +7,12 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageFilter
 
-from tools.train_demo_model.data import MIN_CONTRAST, Glyph
+from tools.train_demo_model.data import MIN_CONTRAST, OBJECT_SIDE, Glyph
 
 GAP = 0.05
 """Usual least distance between the boxes of two objects, as a share of the shorter side."""
 
-SHARES = {1: (0.55, 0.85), 2: (0.3, 0.45), 4: (0.25, 0.4)}
+SHARES = {1: OBJECT_SIDE, 2: (0.3, 0.45), 4: (0.25, 0.4)}
 """Number of objects -> longer side of each as a share of the picture's shorter side; 1 as the renderer does it."""
 
 COLOUR_TRIES = 1000

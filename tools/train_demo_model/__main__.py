@@ -9,6 +9,7 @@ import torch
 
 from .autoencoder import train_autoencoder
 from .common import Run
+from .compact import pack, unpack
 from .data import DEFAULT_FONT, load_glyphs
 from .export import export
 from .unet import draw_samples, train_unet
@@ -30,6 +31,10 @@ def main() -> None:
         name = f"{arguments.height}x{arguments.width}-seed{arguments.seed}.png"
         size = arguments.height, arguments.width
         print(draw_samples(run, captions, *size, arguments.steps, arguments.guidance, name))
+    elif arguments.command == "pack":
+        print(pack(run, arguments.file))
+    elif arguments.command == "unpack":
+        unpack(run, arguments.file)
     else:
         print(export(run, glyphs, arguments.out))
 
@@ -45,12 +50,12 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
 
     autoencoder = commands.add_parser("autoencoder", parents=[common], help="1. train the autoencoder")
-    autoencoder.add_argument("--iterations", type=int, default=6000, help="training ends after this many in all")
+    autoencoder.add_argument("--iterations", type=int, default=1300, help="training ends after this many in all")
     autoencoder.add_argument("--decoder-only", action="store_true", help="keep the latents: only the decoder learns")
 
     unet = commands.add_parser("unet", parents=[common], help="2. train the UNet and the text encoder")
-    unet.add_argument("--iterations", type=int, default=20000, help="training ends after this many in all")
-    unet.add_argument("--pictures", type=int, default=64, help="cached pictures per emoji")
+    unet.add_argument("--iterations", type=int, default=4300, help="training ends after this many in all")
+    unet.add_argument("--pictures", type=int, default=48, help="cached pictures per emoji")
     unet.add_argument("--sample-every", type=int, default=500, help="iterations between two sample sheets")
 
     unet.add_argument("--compile", action="store_true", help="needs a C++ compiler; slow to start, a quarter faster")
@@ -62,6 +67,10 @@ def _parser() -> argparse.ArgumentParser:
     sample.add_argument("--width", type=int, default=128, help="pixels, a multiple of 64")
     sample.add_argument("--steps", type=int, default=20)
     sample.add_argument("--guidance", type=float, default=3.0)
+
+    for name, text in {"pack": "write a training into one small file", "unpack": "go on from such a file"}.items():
+        packed = commands.add_parser(name, parents=[common], help=text)
+        packed.add_argument("--file", type=Path, default=Path(__file__).with_name("start.xz"))
 
     out = commands.add_parser("export", parents=[common], help="3. write the checkpoint")
     out.add_argument("--out", type=Path, default=Path("demo"), help="target folder")

@@ -37,7 +37,8 @@ def train_autoencoder(run: Run, glyphs: list[Glyph], iterations: int, decoder_on
     saved = load_checkpoint(run.folder / CHECKPOINT, run.device)
     if saved is not None:
         model.load_state_dict(saved["model"])
-        optimizer.load_state_dict(saved["optimizer"])
+        if "optimizer" in saved:
+            optimizer.load_state_dict(saved["optimizer"])
         start = saved["iteration"]
     if decoder_only:
         model.encoder.requires_grad_(False)

@@ -11,7 +11,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 SIDE = 128  # pixels, the model's native picture side
 BITMAP_SIZE = 109  # the only size at which FreeType renders the colour bitmaps (CBDT) of Noto Color Emoji
-OBJECT_SIDE = (0.55, 0.85)  # longer side of the object as a share of the picture's side
+OBJECT_SIDE = (0.72, 0.88)  # longer side of the object as a share of the picture's side
+OFF_CENTRE = 0.06  # the object's centre is at most this share of the side away from the picture's, per axis
 MIN_CONTRAST = 0.35  # RGB distance (components in 0..1) kept between background and the object's rim
 DEFAULT_FONT = Path("/usr/share/fonts/truetype/noto/NotoColorEmoji.ttf")
 LABELS_FILE = Path(__file__).with_name("emoji.txt")
@@ -47,7 +48,7 @@ def compose(glyph: Glyph, rng: np.random.Generator) -> tuple[np.ndarray, tuple[i
     longer = rng.uniform(*OBJECT_SIDE) * SIDE
     factor = longer / max(glyph.image.size)
     width, height = (max(1, round(side * factor)) for side in glyph.image.size)
-    left, top = int(rng.integers(0, SIDE - width + 1)), int(rng.integers(0, SIDE - height + 1))
+    left, top = (_place(side, rng) for side in (width, height))
     picture = Image.fromarray((_background(glyph.rim, rng) * 255).round().astype(np.uint8))
     scaled = glyph.image.resize((width, height), Image.Resampling.LANCZOS)
     picture.paste(scaled, (left, top), scaled)
@@ -98,6 +99,12 @@ def _render(font: ImageFont.FreeTypeFont, character: str, caption: str) -> Glyph
     image = canvas.crop(box)
     pixels = np.asarray(image, dtype=np.float32) / 255
     return Glyph(caption, image, _rim_colour(pixels))
+
+
+def _place(side: int, rng: np.random.Generator) -> int:
+    """Where an object of `side` pixels starts on one axis; it stays inside the picture."""
+    start = (SIDE - side) / 2 + rng.uniform(-OFF_CENTRE, OFF_CENTRE) * SIDE
+    return int(np.clip(round(start), 0, SIDE - side))
 
 
 def _rim_colour(pixels: np.ndarray) -> np.ndarray:

@@ -9,10 +9,12 @@ import torch
 TIMESTEPS = 1000
 LINEAR_START, LINEAR_END = 0.00085, 0.012
 MAX_SNR_WEIGHT = 5.0  # gamma of min-SNR weighting, Hang et al. 2023 (arXiv 2303.09556), section 3.4
-MAX_NOISY_WEIGHT = 5.0  # limit of the extra weight where the picture is mostly noise and the caption decides
 
 Denoiser = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
-"""`(x [B, 4, h, w], timesteps [B], context [B, 77, width]) -> predicted noise [B, 4, h, w]`"""
+"""`(x [B, 4, h, w], timesteps [B], context [B, 77, width]) -> predicted v [B, 4, h, w]`
+
+v = sqrt(alpha) noise - sqrt(1 - alpha) picture (Salimans and Ho 2022, arXiv 2202.00512, section 4 and appendix D).
+"""
 
 
 def betas() -> torch.Tensor:
@@ -31,18 +33,20 @@ def draw_timesteps(count: int, device: torch.device) -> torch.Tensor:
     return (strata * TIMESTEPS).long()[torch.randperm(count, device=device)]
 
 
-def noise_loss(denoiser: Denoiser, latents: torch.Tensor, context: torch.Tensor, alphas: torch.Tensor) -> torch.Tensor:
-    """Squared error of the predicted noise for a batch `[B, 4, h, w]`, weighted by noise level.
+def v_loss(denoiser: Denoiser, latents: torch.Tensor, context: torch.Tensor, alphas: torch.Tensor) -> torch.Tensor:
+    """Squared error of the predicted v for a batch `[B, 4, h, w]`, weighted by noise level.
 
-    min(SNR, gamma) / SNR takes weight from the last touches. (SNR + 1) / SNR = 1 / alpha, the weight that v-prediction
-    implies (Salimans and Ho 2022, section 4), limited, gives weight to the noisy steps that settle what is where.
+    The error of v is that of the picture times SNR + 1: where nearly all is noise and the caption settles what is
+    where, the picture counts in full. (min(SNR, gamma) + 1) / (SNR + 1) takes weight from the last touches.
     """
     timesteps = draw_timesteps(len(latents), latents.device)
     alpha = alphas[timesteps].to(latents.dtype)[:, None, None, None]
     noise = torch.randn_like(latents)
     predicted = denoiser(alpha.sqrt() * latents + (1 - alpha).sqrt() * noise, timesteps, context)
-    weight = (MAX_SNR_WEIGHT * (1 - alpha) / alpha).clamp(max=1) * (1 / alpha).clamp(max=MAX_NOISY_WEIGHT)
-    return (weight.flatten() * (predicted.float() - noise).square().mean(dim=(1, 2, 3))).mean()
+    v = alpha.sqrt() * noise - (1 - alpha).sqrt() * latents
+    snr = (alpha / (1 - alpha)).flatten()
+    weight = (snr.clamp(max=MAX_SNR_WEIGHT) + 1) / (snr + 1)
+    return (weight * (predicted.float() - v).square().mean(dim=(1, 2, 3))).mean()
 
 
 @torch.no_grad()
@@ -57,7 +61,7 @@ def sample_ddim(
     """Deterministic DDIM (Song et al. 2021, eq. 12 with sigma 0) with classifier-free guidance.
 
     Args:
-        denoiser: predicts the noise.
+        denoiser: predicts v.
         noise: start `[B, 4, h, w]`, standard normal.
         context: `[B, 77, width]` of the captions.
         empty_context: `[B, 77, width]` of empty captions.
@@ -74,8 +78,8 @@ def sample_ddim(
     for now, later in zip(schedule[:-1], schedule[1:], strict=True):
         timesteps = now.expand(2 * len(x))
         without, with_caption = denoiser(torch.cat((x, x)), timesteps, both_contexts).float().chunk(2)
-        predicted = without + guidance * (with_caption - without)
+        v = without + guidance * (with_caption - without)
         alpha, alpha_later = alphas[now].float(), alphas[later].float()
-        clean = (x - (1 - alpha).sqrt() * predicted) / alpha.sqrt()
+        clean, predicted = alpha.sqrt() * x - (1 - alpha).sqrt() * v, alpha.sqrt() * v + (1 - alpha).sqrt() * x
         x = alpha_later.sqrt() * clean + (1 - alpha_later).sqrt() * predicted
     return x

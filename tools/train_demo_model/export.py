@@ -67,6 +67,7 @@ def _config(scale_factor: float) -> dict[str, Any]:
         "cond_stage_trainable": False,
         "conditioning_key": "crossattn",
         "monitor": "val/loss_simple_ema",
+        "parameterization": "v",
         "scale_factor": round(scale_factor, 6),
         "use_ema": False,
         "unet_config": {"target": "ldm.modules.diffusionmodules.openaimodel.UNetModel", "params": UNET},

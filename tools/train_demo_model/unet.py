@@ -21,7 +21,7 @@ from .common import (
     set_learning_rate,
 )
 from .data import Glyph, save_grid, to_pictures
-from .diffusion import alphas_cumprod, noise_loss, sample_ddim
+from .diffusion import alphas_cumprod, sample_ddim, v_loss
 from .latents import load_latents
 from .model import FACTOR, LATENT_CHANNELS, Autoencoder, build_text_encoder, build_unet
 from .text import encode, silence_other_words, tokenize, write_tokenizer
@@ -47,7 +47,7 @@ class CaptionedUNet(nn.Module):
         self.text = build_text_encoder()
 
     def forward(self, x: torch.Tensor, timesteps: torch.Tensor, context: torch.Tensor) -> torch.Tensor:
-        """`(x [B, 4, h, w], timesteps [B], context [B, 77, width])` -> predicted noise `[B, 4, h, w]`."""
+        """`(x [B, 4, h, w], timesteps [B], context [B, 77, width])` -> predicted v `[B, 4, h, w]`."""
         return self.unet(x, timesteps, context=context)
 
 
@@ -71,7 +71,8 @@ def train_unet(
     if saved is not None:
         model.load_state_dict(saved["model"])
         average.load_state_dict(saved["average"])
-        optimizer.load_state_dict(saved["optimizer"])
+        if "optimizer" in saved:
+            optimizer.load_state_dict(saved["optimizer"])
         start = saved["iteration"]
         torch.manual_seed(run.seed + start + 1_000_000 * worker)
     denoiser = torch.compile(model) if compiled else model
@@ -85,7 +86,7 @@ def train_unet(
         chosen = torch.randint(len(cache.labels), (BATCH,), device=run.device)
         with run.autocast():
             context = encode(model.text, tokens[_caption_rows(cache.labels[chosen], len(glyphs))])
-            loss = noise_loss(denoiser, cache.latents[chosen], context, alphas)
+            loss = v_loss(denoiser, cache.latents[chosen], context, alphas)
         loss.backward()
         average_gradients(model)
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
