@@ -59,7 +59,7 @@ def find_python(webui: Path) -> Path:
 def running_a1111(webui: Path, data: Path, extensions: list[Path]) -> Iterator[str]:
     """Start the WebUI in `webui` with a data folder of its own, so that nothing in the installation changes.
 
-    The data folder gets links to the extensions, settings, and a small random checkpoint and LoRA.
+    The data folder gets links to the extensions, settings, and small random checkpoints and a LoRA.
     """
     python, port = find_python(webui), server.free_port()
     environment = os.environ | server.ENVIRONMENT | OFFLINE
@@ -71,7 +71,7 @@ def running_a1111(webui: Path, data: Path, extensions: list[Path]) -> Iterator[s
     lora = data / "models" / "Lora" / "tiny-lora.safetensors"
     for file in (checkpoint, lora):
         file.parent.mkdir(parents=True)
-    subprocess.run([python, HERE / "make_checkpoint.py", webui, checkpoint, lora], env=environment, check=True)
+    subprocess.run([python, HERE / "make_checkpoint.py", webui, checkpoint.parent, lora], env=environment, check=True)
     with (data / "log.txt").open("w") as log:
         process = subprocess.Popen(
             [python, "launch.py", *FLAGS, "--data-dir", data, "--ckpt", checkpoint, "--port", str(port)],

@@ -1,6 +1,6 @@
-"""Write a small SD1-shaped checkpoint of random weights, with its config beside it, and a LoRA for it.
+"""Write small SD1-shaped checkpoints of random weights, each with its config beside it, and a LoRA for them.
 
-    python make_checkpoint.py WEBUI_DIR OUT.safetensors LORA.safetensors      (with the WebUI's own Python)
+    python make_checkpoint.py WEBUI_DIR FOLDER LORA.safetensors      (with the WebUI's own Python)
 
 The UNet is 32 channels wide instead of 320, the VAE 32 instead of 128; the text encoder is as the installation's
 config of openai/clip-vit-large-patch14 says.
@@ -23,8 +23,17 @@ def randomise(model: torch.nn.Module) -> torch.nn.Module:
     return model.eval()
 
 
+CHECKPOINTS = {
+    "tiny-random-sd1": "v1-inference.yaml",
+    "tiny-sd1-b": "v1-inference.yaml",
+    "tiny-inpainting": "v1-inpainting-inference.yaml",
+    "tiny-pix2pix": "instruct-pix2pix.yaml",
+}
+"""Name -> the WebUI's own config of its kind, made smaller."""
+
+
 @torch.no_grad()
-def main(webui: Path, out: Path, lora: Path) -> None:
+def main(webui: Path, folder: Path, lora: Path) -> None:
     os.chdir(webui)
     sys.path.insert(0, str(webui / "repositories" / "stable-diffusion-stability-ai"))
     from ldm.util import instantiate_from_config
@@ -33,28 +42,29 @@ def main(webui: Path, out: Path, lora: Path) -> None:
     from transformers import CLIPTextConfig, CLIPTextModel
 
     torch.manual_seed(1)
-    config = OmegaConf.load(webui / "configs" / "v1-inference.yaml")
-    params = config.model.params
-    params.unet_config.params.update({"model_channels": 32, "num_heads": 4})
-    params.first_stage_config.params.ddconfig.update({"ch": 32, "num_res_blocks": 1})
-    unet, vae = (randomise(instantiate_from_config(c)) for c in (params.unet_config, params.first_stage_config))
-    prediction = unet(torch.randn(1, 4, 16, 16), torch.tensor([500.0]), context=torch.randn(1, 77, 768))
-    unet.out[-1].weight.mul_(0.7 / prediction.std())
-    vae.decoder.conv_out.weight.mul_(0.5 / vae.decode(4 * torch.randn(1, 4, 16, 16)).std())
     text = CLIPTextModel(CLIPTextConfig.from_pretrained("openai/clip-vit-large-patch14")).eval()
     text.text_model.final_layer_norm.bias.normal_(std=0.5)  # the WebUI divides by the mean of the output: never 0
-    parts = {"model.diffusion_model.": unet, "first_stage_model.": vae, "cond_stage_model.transformer.": text}
-    save_file(
-        {
+    for name, kind in CHECKPOINTS.items():
+        config = OmegaConf.load(webui / "configs" / kind)
+        params = config.model.params
+        params.unet_config.params.update({"model_channels": 32, "num_heads": 4})
+        params.first_stage_config.params.ddconfig.update({"ch": 32, "num_res_blocks": 1})
+        unet, vae = (randomise(instantiate_from_config(c)) for c in (params.unet_config, params.first_stage_config))
+        x = torch.randn(1, params.unet_config.params.in_channels, 16, 16)
+        prediction = unet(x, torch.tensor([500.0]), context=torch.randn(1, 77, 768))
+        unet.out[-1].weight.mul_(0.7 / prediction.std())
+        vae.decoder.conv_out.weight.mul_(0.5 / vae.decode(4 * torch.randn(1, 4, 16, 16)).std())
+        parts = {"model.diffusion_model.": unet, "first_stage_model.": vae, "cond_stage_model.transformer.": text}
+        weights = {
             prefix + key: value.half().contiguous()
             for prefix, part in parts.items()
             for key, value in part.state_dict().items()
             if not key.endswith("position_ids")
-        },
-        str(out),
-    )
-    OmegaConf.save(config, out.with_suffix(".yaml"))
-    save_file(random_lora(unet), str(lora))
+        }
+        save_file(weights, str(folder / f"{name}.safetensors"))
+        OmegaConf.save(config, folder / f"{name}.yaml")
+        if not lora.exists():
+            save_file(random_lora(unet), str(lora))
 
 
 def random_lora(unet: torch.nn.Module, rank: int = 2) -> dict[str, torch.Tensor]:

@@ -296,6 +296,18 @@ def test_a_refiner_takes_over_in_the_middle_of_the_pass(host: Host, refiner: str
     host.txt2img(steps=1)  # the host goes back to the first model with the next job
 
 
+def test_a_hires_pass_with_a_checkpoint_of_its_own(host: Host) -> None:
+    hires = {"enable_hr": True, "hr_scale": 2, "hr_upscaler": "Latent", "denoising_strength": 0.7}
+    job = {"hr_checkpoint_name": "tiny-sd1-b", "steps": 4, **hires, **host.size(512, 512)}
+    before, _ = host.txt2img(**job)
+    images, info = host.txt2img(ON, **job)
+    assert said(info)["HiDiffusion hires"] == "RAU-Net until step 1 of 4, MSW-MSA"
+    assert "HiDiffusion" not in said(info)
+    assert not same(images, before)
+    assert same(host.txt2img(**job)[0], before)
+    host.txt2img(steps=1)  # the host goes back to the first model with the next job
+
+
 def test_a_tiled_sampler_is_left_alone_and_the_infotext_says_so(host: Host) -> None:
     job = {"probe": [{"tiles": True, "unet": True}], "steps": 3, **host.size(1024, 768)}
     expected, _ = host.txt2img(**job)
@@ -418,6 +430,45 @@ def test_an_sdxl_model(host: Host) -> None:
     images, info = host.txt2img({"enabled": True, "native_size": host.native // 2}, **request)
     assert said(info)["HiDiffusion"].startswith("RAU-Net until step 4 of 10 (stronger until step 1), MSW-MSA")
     assert not same(images, host.txt2img(**request)[0])
+
+
+def test_an_inpainting_model_with_nine_channels(host: Host) -> None:
+    if "tiny-inpainting" not in host.webui.checkpoints():
+        pytest.skip("this host has no inpainting model")
+    size = host.size(768, 1024)
+    mask = np.zeros((size["height"], size["width"], 3), np.uint8)
+    mask[: size["height"] // 2] = 255
+    request = {
+        "mask": encode(mask),
+        "denoising_strength": 0.8,
+        "steps": 5,
+        "override_settings": {"sd_model_checkpoint": "tiny-inpainting"},
+        **size,
+    }
+    images, info = host.img2img(ON, **request)
+    assert said(info)["HiDiffusion"] == "RAU-Net until step 2 of 5, MSW-MSA"
+    assert not same(images, host.img2img(**request)[0])
+    assert same(images, host.img2img(ON, **request)[0])
+
+
+@pytest.mark.parametrize(
+    ("options", "active"),
+    [
+        ({}, "RAU-Net until step 2 of 6, MSW-MSA"),
+        (
+            {"method": "ScaleCrafter", "preset": "4x"},
+            "re-dilation until step 4 of 6, noise-damped guidance until step 3",
+        ),
+    ],
+)
+def test_instruct_pix2pix_with_its_three_rows(host: Host, options: dict[str, Any], active: str) -> None:
+    if "tiny-pix2pix" not in host.webui.checkpoints():
+        pytest.skip("this host has no InstructPix2Pix model")
+    settings = {"sd_model_checkpoint": "tiny-pix2pix"}
+    request = {"denoising_strength": 1.0, "image_cfg_scale": 1.5, "steps": 6, "override_settings": settings}
+    images, info = host.img2img({**ON, **options}, **request, **host.size(768, 768))
+    assert said(info)["HiDiffusion"].startswith(active)
+    assert not same(images, host.img2img(**request, **host.size(768, 768))[0])
 
 
 def test_a_lora_in_the_prompt(host: Host) -> None:
