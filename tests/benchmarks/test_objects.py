@@ -79,5 +79,5 @@ def test_a_picture_is_extended_by_its_own_background(aspect: float, size: tuple[
 @pytest.mark.parametrize("side", [128, 256])
 @pytest.mark.parametrize("objects", [1, 2, 4])
 def test_real_emoji_are_counted_nearly_without_error(objects: int, side: int) -> None:
-    case = count_case(load_glyphs(), objects, side, pictures=20)
+    case = count_case(load_glyphs(), objects, side, pictures=100)
     assert case["error_rate"] <= 1 / 20, case

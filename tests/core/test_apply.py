@@ -203,8 +203,11 @@ def test_attention_to_something_else_than_the_picture_is_left_alone() -> None:
     with hidiffusion(unet, paper_plan(unet, (16, 16)), new_run()):
         call(unet, (16, 16))
         assert not torch.equal(attention(x), expected[0])
-        assert torch.equal(attention(x, context=x), expected[0])
-        assert torch.equal(attention(x, x), expected[0])
+        assert torch.equal(attention(x, context=x.clone()), expected[0])
+        assert torch.equal(attention(x, x.clone()), expected[0])
+        windowed = attention(x)
+        assert torch.equal(attention(x, context=x), windowed)  # the input itself, handed over, is self-attention
+        assert torch.equal(attention(x, x), windowed)
         assert torch.equal(attention(x[:, :100]), expected[1])
 
 
@@ -226,14 +229,15 @@ def test_circular_convolutions_stay_circular() -> None:
 
 def test_an_image_does_not_depend_on_its_batch_or_on_split_batches() -> None:
     unet = UNETS[Family.SD1]
-    x, context = inputs((32, 24), batch=4)
+    latent = (64, 48)  # not smaller: the coarsest level must not be one cell, whose normalisation amplifies roundings
+    x, context = inputs(latent, batch=4)
     t = torch.full((4,), 999.0)
-    with torch.inference_mode(), hidiffusion(unet, paper_plan(unet, (32, 24)), new_run()):
+    with torch.inference_mode(), hidiffusion(unet, paper_plan(unet, latent), new_run()):
         together = unet(x, t, context=context)
         alone = torch.cat([unet(x[i : i + 1], t[:1], context=context[i : i + 1]) for i in range(4)])
         again = unet(x.flip(0), t, context=context.flip(0)).flip(0)
-    torch.testing.assert_close(alone, together, atol=5e-5, rtol=0)  # kernels round differently per batch
-    torch.testing.assert_close(again, together, atol=5e-5, rtol=0)  # kernels round differently per batch
+    torch.testing.assert_close(alone, together, atol=1e-5, rtol=0)  # kernels round differently per batch
+    torch.testing.assert_close(again, together, atol=1e-5, rtol=0)  # kernels round differently per batch
 
 
 def test_the_global_random_state_is_neither_read_nor_changed() -> None:

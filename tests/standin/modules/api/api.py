@@ -14,7 +14,7 @@ from fastapi.responses import JSONResponse
 from fastapi.security import HTTPBasic, HTTPBasicCredentials
 from PIL import Image, PngImagePlugin
 
-from modules import errors, infotext_utils, processing, scripts, sd_models, sd_samplers, shared, ui
+from modules import errors, infotext_utils, processing, scripts, sd_models, sd_samplers, sd_schedulers, shared, ui
 from modules.api import models
 
 
@@ -86,6 +86,8 @@ class Api:
             ("options", self.get_config, ["GET"]),
             ("options", self.set_config, ["POST"]),
             ("sd-models", self.get_sd_models, ["GET"]),
+            ("samplers", self.get_samplers, ["GET"]),
+            ("schedulers", self.get_schedulers, ["GET"]),
             ("script-info", self.get_script_info, ["GET"]),
         ):
             app.add_api_route(f"/sdapi/v1/{path}", endpoint, methods=methods, dependencies=protected)
@@ -246,6 +248,12 @@ class Api:
             raise RuntimeError(f"model {name!r} not found")
         for key, value in req.items():
             shared.opts.set(key, value, is_api=True)
+
+    def get_samplers(self):
+        return [{"name": one.name, "aliases": one.aliases, "options": {}} for one in sd_samplers.all_samplers]
+
+    def get_schedulers(self):
+        return [{"name": one.name, "label": one.label} for one in sd_schedulers.schedulers]
 
     def get_sd_models(self):
         return [
