@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import importlib.util
 import json
+import tempfile
 from pathlib import Path
 
 import torch
@@ -41,6 +42,12 @@ def write_tokenizer(folder: Path) -> CLIPTokenizer:
         folder / "config.json", {"architectures": ["CLIPTextModel"], "model_type": "clip_text_model", **TEXT_ENCODER}
     )
     return CLIPTokenizer.from_pretrained(str(folder))
+
+
+def make_tokenizer() -> CLIPTokenizer:
+    """The tokenizer, for a process of its own: workers that wrote one folder at once would read halves of files."""
+    with tempfile.TemporaryDirectory() as folder:
+        return write_tokenizer(Path(folder))
 
 
 def tokenize(tokenizer: CLIPTokenizer, captions: list[str]) -> torch.Tensor:

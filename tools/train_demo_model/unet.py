@@ -24,7 +24,7 @@ from .data import Glyph, save_grid, to_pictures
 from .diffusion import alphas_cumprod, sample_ddim, v_loss
 from .latents import load_latents
 from .model import FACTOR, LATENT_CHANNELS, Autoencoder, build_text_encoder, build_unet
-from .text import encode, silence_other_words, tokenize, write_tokenizer
+from .text import encode, make_tokenizer, silence_other_words, tokenize
 
 PEAK_RATE = 8e-4
 WARM_UP = 200
@@ -35,7 +35,6 @@ AVERAGE_DECAY = 0.999
 LOG_EVERY = 50
 SAVE_EVERY = 250
 CHECKPOINT = "unet.pt"
-TOKENIZER_FOLDER = "tokenizer"
 
 
 class CaptionedUNet(nn.Module):
@@ -61,7 +60,7 @@ def train_unet(
     worker = join_workers()
     torch.manual_seed(run.seed)
     cache = load_latents(run, glyphs, pictures_per_glyph)
-    tokens = _caption_tokens(run, glyphs)
+    tokens = _caption_tokens(glyphs).to(run.device)
     model = CaptionedUNet().to(run.device)
     silence_other_words(model.text, tokens)
     average = deepcopy(model).eval().requires_grad_(False)
@@ -114,7 +113,7 @@ def draw_samples(
 ) -> Path:
     """Samples one picture (pixels `height x width`) per caption from the averaged weights; returns the sheet's path."""
     model, autoencoder, scale_factor = load_trained(run)
-    tokenizer = write_tokenizer(run.folder / TOKENIZER_FOLDER)
+    tokenizer = make_tokenizer()
     generator = torch.Generator().manual_seed(run.seed)
     pictures = []
     for caption in tqdm(captions, desc=f"sample {height}x{width}", mininterval=5):
@@ -139,12 +138,12 @@ def load_trained(run: Run) -> tuple[CaptionedUNet, Autoencoder, float]:
     return model, load_autoencoder(run), saved["scale_factor"]
 
 
-def _caption_tokens(run: Run, glyphs: list[Glyph]) -> torch.Tensor:
+def _caption_tokens(glyphs: list[Glyph]) -> torch.Tensor:
     """Token ids `[1 + 2 N, 77]`: the empty caption, every caption, and every caption with its article."""
     captions = [glyph.caption for glyph in glyphs]
     with_article = [("an " if caption[0] in "aeiou" else "a ") + caption for caption in captions]
-    tokenizer = write_tokenizer(run.folder / TOKENIZER_FOLDER)
-    return tokenize(tokenizer, ["", *captions, *with_article]).to(run.device)
+    tokenizer = make_tokenizer()
+    return tokenize(tokenizer, ["", *captions, *with_article])
 
 
 def _caption_rows(labels: torch.Tensor, glyph_count: int) -> torch.Tensor:
