@@ -286,6 +286,8 @@ def test_a_wrong_value_on_an_axis_is_refused_before_the_first_picture(host: Host
 
 @pytest.mark.parametrize("refiner", ["tiny-sd1-b", "tiny-sdxl"])
 def test_a_refiner_takes_over_in_the_middle_of_the_pass(host: Host, refiner: str) -> None:
+    if refiner not in host.webui.checkpoints():
+        pytest.skip(f"this host has no model {refiner}")
     job = {"refiner_checkpoint": refiner, "refiner_switch_at": 0.5, "steps": 4, **host.size(768, 768)}
     before, _ = host.txt2img(**job)
     images, info = host.txt2img({**ON, "preset": "Custom", "t1": 1.0}, **job)
