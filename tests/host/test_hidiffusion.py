@@ -449,7 +449,10 @@ def test_an_inpainting_model_with_nine_channels(host: Host) -> None:
     }
     images, info = host.img2img(ON, **request)
     assert said(info)["HiDiffusion"] == "RAU-Net until step 2 of 5, MSW-MSA"
-    assert not same(images, host.img2img(**request)[0])
+    plain = host.img2img(**request)[0]
+    assert not same(images, plain)
+    if same(host.img2img(**request)[0], plain):  # no host is asked for more than it does by itself
+        assert same(images, host.img2img(ON, **request)[0])
 
 
 @pytest.mark.parametrize(
