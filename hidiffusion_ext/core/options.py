@@ -6,7 +6,7 @@ and the Settings page are all made from its fields and their `Setting`s.
 
 from __future__ import annotations
 
-import math
+import reprlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from enum import Enum
@@ -105,9 +105,9 @@ class Setting:
         allowed = f"{'a whole number' if kind is int else 'a number'} from {self.minimum:g} to {self.maximum:g}"
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             raise self._refused(value, allowed)
-        if not math.isfinite(value) or (kind is int and value != int(value)):
-            raise self._refused(value, allowed)
         if not self.minimum <= value <= self.maximum:  # type: ignore[operator]  # every number has both limits
+            raise self._refused(value, allowed)
+        if kind is int and value != int(value):
             raise self._refused(value, allowed)
         return kind(value)
 
@@ -115,9 +115,13 @@ class Setting:
         return OptionError(f"{self.name} = {quoted(value)} is not possible; allowed is {allowed}")
 
 
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 60
+
+
 def quoted(value: object) -> str:
-    """A value as it is shown in a refusal, cut if it is long."""
-    text = repr(value)
+    """A value as it is shown in a refusal, cut if it is long or deep."""
+    text = _SHORT.repr(value)
     return text if len(text) <= 60 else text[:57] + "..."
 
 

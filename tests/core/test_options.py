@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -62,6 +63,13 @@ def test_a_whole_number_may_come_as_a_float() -> None:
     assert isinstance(value, int)
 
 
+def nested(depth: int) -> list[Any]:
+    value: list[Any] = []
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
 @pytest.mark.parametrize(
     ("values", "words"),
     [
@@ -76,6 +84,10 @@ def test_a_whole_number_may_come_as_a_float() -> None:
         ({"t1": float("nan")}, ["t1", "nan", "0 to 1"]),
         ({"t2": float("inf")}, ["t2", "inf", "0 to 1"]),
         ({"native_size": 10**30}, ["native_size", "0 to 4096"]),
+        ({"native_size": 10**400}, ["native_size", "0 to 4096"]),
+        ({"t1": -(10**400)}, ["t1", "0 to 1"]),
+        ({"native_size": float("nan")}, ["native_size", "nan"]),
+        ({"t1": nested(5000)}, ["t1", "[[", "0 to 1"]),
         ({"native_size": 512.5}, ["native_size", "512.5", "whole number"]),
         ({"native_size": [1] * 1000}, ["native_size", "...", "whole number"]),
     ],
