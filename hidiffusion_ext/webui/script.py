@@ -33,7 +33,13 @@ class HiDiffusionScript(scripts.Script):
         return "HiDiffusion"
 
     def show(self, is_img2img: bool) -> object:
-        return scripts.AlwaysVisible
+        """Always, but a second installation of the extension is left out: both would patch the same UNet."""
+        used = next((data.path for data in scripts.scripts_data if data.script_class is type(self)), self.filename)
+        if self.filename == used:
+            return scripts.AlwaysVisible
+        if not is_img2img:
+            logger.warning("installed twice: %s is used, %s is not; remove one of them", used, self.filename)
+        return False
 
     def ui(self, is_img2img: bool) -> list[Any]:
         controls = build_panel(self.elem_id)

@@ -54,11 +54,9 @@ def _confirm(setting: Setting, p: Any, xs: Sequence[Any]) -> None:
 def _apply(setting: Setting, p: Any, x: Any, xs: Sequence[Any]) -> None:
     """Changes one setting in the arguments of one cell's job."""
     args = list(p.script_args)
-    for script in p.scripts.alwayson_scripts:
-        if isinstance(script, HiDiffusionScript):
-            first = args[script.args_from]
-            values = first if isinstance(first, Mapping) else {"enabled": first}
-            args[script.args_from] = {**values, setting.name: plain(_value(setting, x))}
+    place = next(script.args_from for script in p.scripts.alwayson_scripts if isinstance(script, HiDiffusionScript))
+    values = args[place] if isinstance(args[place], Mapping) else {"enabled": args[place]}
+    args[place] = {**values, setting.name: plain(_value(setting, x))}
     p.script_args = args
 
 

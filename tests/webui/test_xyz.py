@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
-from collections.abc import Iterator
 from copy import copy
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,16 +20,6 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 LABELS = [f"[HiDiffusion] {setting.label}" for setting in SETTINGS.values()]
 
 
-@pytest.fixture
-def copies(tmp_path: Path) -> Iterator[list[Path]]:
-    """The extension, and a second copy of it as from a download beside a clone."""
-    second = tmp_path / "sd-webui-hidiffusion-main"
-    for folder in ("scripts", "hidiffusion_ext"):
-        shutil.copytree(REPOSITORY / folder, second / folder)
-    yield [REPOSITORY, second]
-    server.create_app([REPOSITORY])
-
-
 def axes() -> list[Any]:
     plot = next(data.module for data in scripts.scripts_data if data.script_class.__module__ == "xyz_grid.py")
     return [axis for axis in plot.axis_options if axis.label.startswith("[HiDiffusion]")]
@@ -46,10 +34,10 @@ def job(*args: Any) -> Any:
     return SimpleNamespace(scripts=runner, script_args=tuple(values))
 
 
-def options(p: Any) -> list[Options]:
-    """What each copy of the extension is asked for."""
-    found = p.scripts.alwayson_scripts
-    return [Options.from_args(p.script_args[script.args_from : script.args_to]) for script in found]
+def options(p: Any) -> Options:
+    """What the extension is asked for."""
+    (script,) = p.scripts.alwayson_scripts
+    return Options.from_args(p.script_args[script.args_from : script.args_to])
 
 
 def cell(p: Any, **values: Any) -> Any:
@@ -61,14 +49,12 @@ def cell(p: Any, **values: Any) -> Any:
     return pc
 
 
-def test_the_axes_are_there_once_however_often_the_page_is_loaded(copies: list[Path]) -> None:
+def test_the_axes_are_there_once_however_often_the_page_is_loaded() -> None:
     server.create_app([REPOSITORY])
     assert [axis.label for axis in axes()] == LABELS
     server.reload_app()
     assert [axis.label for axis in axes()] == LABELS
     xyz.add_axes()
-    assert [axis.label for axis in axes()] == LABELS
-    server.create_app(copies)
     assert [axis.label for axis in axes()] == LABELS
 
 
@@ -77,29 +63,28 @@ def test_a_host_without_the_plot_is_left_alone(monkeypatch: pytest.MonkeyPatch) 
     xyz.add_axes()
 
 
-def test_an_axis_changes_its_own_cell_of_every_copy(copies: list[Path]) -> None:
-    server.create_app(copies)
+def test_an_axis_changes_its_own_cell() -> None:
+    server.create_app([REPOSITORY])
     p = job(True)
     before = p.script_args
-    on, off = Options(enabled=True), Options()
-    assert options(cell(p, enabled="False")) == [off, off]
-    assert options(cell(p, t1=0.6, msw_msa="false")) == [Options(True, msw_msa=False, preset=Preset.CUSTOM, t1=0.6)] * 2
+    assert options(cell(p, enabled="False")) == Options()
+    assert options(cell(p, t1=0.6, msw_msa="false")) == Options(True, msw_msa=False, preset=Preset.CUSTOM, t1=0.6)
     assert p.script_args == before
-    assert options(p) == [on, on]
+    assert options(p) == Options(enabled=True)
 
 
 def test_axes_together_mean_the_same_in_any_order() -> None:
     server.create_app([REPOSITORY])
     p, given = job(True), {"t1": 0.6, "preset": "2x"}
     assert options(cell(cell(p, t1=0.6), preset="2x")) == options(cell(cell(p, preset="2x"), t1=0.6))
-    assert options(cell(p, **given)) == [Options(True, preset=Preset.X2, t1=0.6)]
+    assert options(cell(p, **given)) == Options(True, preset=Preset.X2, t1=0.6)
     json.dumps(cell(p, **given).script_args)
 
 
 def test_an_object_from_a_program_keeps_its_values() -> None:
     server.create_app([REPOSITORY])
     p = job({"enabled": True, "t2": 0.2})
-    assert options(cell(p, t1=0.3)) == [Options(True, preset=Preset.CUSTOM, t1=0.3, t2=0.2)]
+    assert options(cell(p, t1=0.3)) == Options(True, preset=Preset.CUSTOM, t1=0.3, t2=0.2)
 
 
 def test_a_legend_shows_the_value_that_is_used() -> None:
@@ -107,6 +92,6 @@ def test_a_legend_shows_the_value_that_is_used() -> None:
     p, t1 = job(True), axes()[list(SETTINGS).index("t1")]
     inexact = 0.2 + 0.2 + 0.2
     assert t1.format_value(p, t1, inexact) == "[HiDiffusion] T1: 0.6"
-    assert options(cell(p, t1=inexact))[0].t1 == 0.6
+    assert options(cell(p, t1=inexact)).t1 == 0.6
     assert t1.type is float
     assert axes()[list(SETTINGS).index("preset")].choices() == ["Auto", "2x", "4x", "Turbo", "Custom"]
