@@ -23,9 +23,21 @@ TORCH = "torch==2.13.0"
 
 REQUIREMENTS = {
     "demo": ["demo.txt", "demo-without-dependencies.txt"],
-    "test": ["demo.txt", "demo-without-dependencies.txt", "test.txt", "test-without-dependencies.txt"],
+    "test": [
+        "demo.txt",
+        "demo-without-dependencies.txt",
+        "test.txt",
+        "test-without-dependencies.txt",
+        "test-gradio4.txt",
+    ],
 }
 """Files in `requirements/`, in the order they are installed. PyTorch comes first: nothing else may choose its build."""
+
+PIP_OPTIONS = {
+    "demo-without-dependencies.txt": ["--no-deps"],
+    "test-without-dependencies.txt": ["--no-deps"],
+    "test-gradio4.txt": ["--upgrade", "--target", str(VENV / "gradio4")],
+}
 
 CHECKS = [
     ("lint", ["ruff", "check", "."]),
@@ -57,9 +69,7 @@ def set_up(command: str) -> None:
     if not PYTHON.exists():
         print(f"Making {VENV.relative_to(ROOT)} ...", flush=True)
         venv.create(VENV, with_pip=True)
-    steps = [[TORCH]]
-    for file in files:
-        steps.append([*(["--no-deps"] if "without-dependencies" in file.name else []), "-r", str(file)])
+    steps = [[TORCH], *([*PIP_OPTIONS.get(file.name, []), "-r", str(file)] for file in files)]
     for number, step in enumerate(steps, 1):
         print(f"Installing, part {number} of {len(steps)}: {Path(step[-1]).name} ...", flush=True)
         subprocess.run([PYTHON, "-m", "pip", "install", "--disable-pip-version-check", *step], check=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,14 +14,19 @@ import server
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+GRADIO_4 = Path(sys.prefix) / "gradio4"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
 pytestmark = pytest.mark.browser
 
 
-@pytest.fixture(scope="module")
-def url() -> Iterator[str]:
-    with server.running([REPOSITORY]) as address:
+@pytest.fixture(scope="module", params=["gradio3", "gradio4"])
+def url(request: pytest.FixtureRequest) -> Iterator[str]:
+    """The stand-in with A1111's gradio, and with Forge's."""
+    packages = GRADIO_4 if request.param == "gradio4" else None
+    if packages and not packages.exists():
+        pytest.skip(f"no gradio 4 in {packages}: `python run.py test` installs it")
+    with server.running([REPOSITORY], packages=packages) as address:
         yield address
 
 

@@ -114,11 +114,17 @@ def wait_until_ready(url: str, process: subprocess.Popen, timeout: float) -> Non
 
 
 @contextmanager
-def running(extension_dirs: Sequence[str | Path], port: int | None = None) -> Iterator[str]:
-    """Run the stand-in in a process of its own; gives its address. Its output goes to this process's."""
+def running(
+    extension_dirs: Sequence[str | Path], port: int | None = None, packages: Path | None = None
+) -> Iterator[str]:
+    """Run the stand-in in a process of its own; gives its address. Its output goes to this process's.
+
+    Packages in the folder `packages` go before those of the environment.
+    """
     port = port or free_port()
     command = [sys.executable, str(HERE / "server.py"), "--port", str(port), *map(str, extension_dirs)]
-    process = subprocess.Popen(command, env=os.environ | ENVIRONMENT)
+    environment = os.environ | ENVIRONMENT | ({"PYTHONPATH": str(packages)} if packages else {})
+    process = subprocess.Popen(command, env=environment)
     try:
         wait_until_ready(f"http://127.0.0.1:{port}/sdapi/v1/sd-models", process, timeout=120)
         yield f"http://127.0.0.1:{port}"

@@ -1,4 +1,7 @@
-"""Tell scripts and callbacks about each gradio component before and after it is made. Importing this patches gradio."""
+"""Tell scripts and callbacks about each gradio component before and after it is made. Importing this patches gradio.
+
+With gradio 3.41.2 the page is as on A1111, with 4.40.0 as on Forge.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,8 @@ import functools
 import gradio as gr
 
 from modules import script_callbacks, scripts
+
+IS_GRADIO_4 = gr.__version__.startswith("4.")
 
 
 def _announce(init):
@@ -24,5 +29,10 @@ def _announce(init):
     return wrapped
 
 
-gr.components.IOComponent.__init__ = _announce(gr.components.IOComponent.__init__)
+if IS_GRADIO_4:
+    # As Forge does: no stubs written beside the sources, and subclasses keep their own constructors.
+    gr.component_meta.create_or_modify_pyi = lambda *_: None
+    gr.component_meta.updateable = lambda init: init
+component = gr.components.Component if IS_GRADIO_4 else gr.components.IOComponent
+component.__init__ = _announce(component.__init__)
 gr.blocks.BlockContext.__init__ = _announce(gr.blocks.BlockContext.__init__)
