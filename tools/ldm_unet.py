@@ -37,6 +37,7 @@ class Shape:
 
 
 SD15 = Shape(Family.SD1, (320, 640, 1280, 1280), 768, (8, 8, 8, 8))
+SD21 = Shape(Family.SD2, (320, 640, 1280, 1280), 1024, (5, 10, 20, 20))
 SDXL = Shape(Family.SDXL, (320, 640, 1280), 2048, (5, 10, 20), depth=2, deep=10)
 """The published dimensions (SDXL without its size embedding, whose cost is nil)."""
 

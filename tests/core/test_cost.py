@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -10,6 +13,7 @@ from unets import inputs, tiny_unet, uniform_timesteps
 
 from hidiffusion_ext.core import Family, Method, Options, Preset, Run, Schedule, hidiffusion, make_plan, map_unet
 from hidiffusion_ext.core.cost import Cost, count, speed_up
+from ldm_unet import SD15, SD21, SDXL, ldm_unet
 
 STEPS = 10
 LOOKED_AT = (0, 3, 9)
@@ -69,3 +73,34 @@ def test_a_job_is_as_fast_as_its_passes_together() -> None:
     assert speed_up(slow) == 1
     assert speed_up(fast) == 2
     assert speed_up(slow, fast) == 80 / 50
+
+
+README = Path(__file__).parents[2] / "README.md"
+MODELS = {"SD1.5": (SD15, 512), "SD2.1 (768)": (SD21, 768), "SDXL": (SDXL, 1024)}
+"""What the table in the README calls them: (shape, native size)."""
+
+
+def rows_of_the_readme() -> list[tuple[str, str, str, str]]:
+    """(model, sizes, what happens, how many times less work)"""
+    table = README.read_text(encoding="utf-8").partition("| less work |")[2].partition("\n\n")[0]
+    rows, model = [], ""
+    for line in table.splitlines()[2:]:
+        name, sizes, happens, less = (cell.strip() for cell in line.strip("|").split("|"))
+        model = name or model
+        rows.append((model, sizes, happens, less))
+    return rows
+
+
+def test_the_table_in_the_readme_is_what_is_counted() -> None:
+    with torch.device("meta"):
+        maps = {name: map_unet(ldm_unet(shape)) for name, (shape, _) in MODELS.items()}
+    rows = rows_of_the_readme()
+    assert {model for model, *_ in rows} == MODELS.keys()
+    for model, sizes, happens, less in rows:
+        found = []
+        for width, height in re.findall(r"(\d+)x(\d+)", sizes):
+            plan = make_plan(Options(native_size=MODELS[model][1]), maps[model], (int(height) // 8, int(width) // 8))
+            assert happens.startswith(f"preset {plan.preset.value}" if plan.active else "nothing"), (model, sizes)
+            found.append(f"{speed_up(count(plan, 20)):.1f}")
+        stated = re.findall(r"[\d.]+", less) or ["1.0"]
+        assert [min(found), max(found)] == [stated[0], stated[-1]], (model, sizes, found)

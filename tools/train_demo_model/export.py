@@ -6,6 +6,7 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
+import torch
 from omegaconf import OmegaConf
 from safetensors.torch import save_file
 
@@ -18,6 +19,9 @@ from .unet import load_trained
 
 NAME = "emoji-sd"
 MAX_BYTES = 32_000_000
+DROPPED_BITS = 4
+"""Of the ten of half precision's mantissa."""
+
 # The WebUI looks up the text encoder's folder from its own working directory.
 TEXT_ENCODER_PATH = "extensions/sd-webui-hidiffusion/demo/text_encoder"
 
@@ -31,7 +35,7 @@ def export(run: Run, glyphs: list[Glyph], folder: Path) -> Path:
         "cond_stage_model.transformer.": model.text,
     }
     weights = {
-        prefix + key: value.detach().half().contiguous().cpu()
+        prefix + key: _rounded(value.detach().cpu())
         for prefix, module in parts.items()
         for key, value in module.state_dict().items()
     }
@@ -50,6 +54,13 @@ def export(run: Run, glyphs: list[Glyph], folder: Path) -> Path:
     (folder / "labels.txt").write_text("".join(f"{glyph.caption}\n" for glyph in glyphs), encoding="utf-8")
     write_tokenizer(folder / "text_encoder")
     return path
+
+
+def _rounded(weight: torch.Tensor) -> torch.Tensor:
+    """Half precision with the last bits zero: the file packs to two thirds, the pictures do not change visibly."""
+    half = weight.half().contiguous()
+    bits = half.view(torch.int16).to(torch.int32)
+    return (bits + (1 << DROPPED_BITS - 1) >> DROPPED_BITS << DROPPED_BITS).to(torch.int16).view(torch.float16)
 
 
 def _config(scale_factor: float) -> dict[str, Any]:
