@@ -36,10 +36,10 @@ UNET: dict[str, Any] = {
     "image_size": 16,
     "in_channels": LATENT_CHANNELS,
     "out_channels": LATENT_CHANNELS,
-    "model_channels": 64,
+    "model_channels": 32,  # a weak finest level: see coarse_first.py
     "attention_resolutions": [4, 2, 1],
     "num_res_blocks": 2,
-    "channel_mult": [1, 2, 2, 2],
+    "channel_mult": [1, 4, 4, 4],
     "num_heads": 2,
     "use_spatial_transformer": True,
     "transformer_depth": 1,

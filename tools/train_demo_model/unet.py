@@ -11,6 +11,7 @@ from torch import nn
 from tqdm import tqdm
 
 from .autoencoder import load_autoencoder
+from .coarse_first import train_coarse_first
 from .common import (
     Run,
     append_log,
@@ -74,6 +75,7 @@ def train_unet(
             optimizer.load_state_dict(saved["optimizer"])
         start = saved["iteration"]
         torch.manual_seed(run.seed + start + 1_000_000 * worker)
+    train_coarse_first(model.unet)
     denoiser = torch.compile(model) if compiled else model
     alphas = alphas_cumprod().to(run.device)
     losses: list[float] = []

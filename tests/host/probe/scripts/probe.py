@@ -4,7 +4,10 @@ Works unmodified on A1111, Forge and the stand-in. Its first argument is a dict 
 
     {"unet": true,              record every UNet call: timestep, input shape, the largest stride of its convolutions
      "raise": {"where": "unet" or the name of a hook or callback, "at": 2,
-               "what": "Exception" or "Abort" or "InterruptedException"},
+               "what": "Exception" or "OutOfMemory" or "Abort" or "InterruptedException"},
+     "fault": {"place": "module" or "planning" or "patching" or "restoring", "at": 3, "what": as above},
+                                 fail once: before or after a module of the UNet runs, instead of the at-th planning
+                                 of a pass or hook put on, or after the at-th hook taken off
      "tiles": true,             cut every UNet call in two, as tiled samplers do (where an ldm or sgm wrapper calls it)
      "interrupt": 2}            press "Interrupt" during this UNet call; `at` and `interrupt` count calls from 0
 
@@ -14,11 +17,14 @@ The other arguments only show what the host makes of arguments. Read the results
 from __future__ import annotations
 
 import hashlib
+import importlib
 import json
+from collections.abc import Callable
 from typing import Any
 
 import gradio as gr
 import torch
+from torch.utils.hooks import RemovableHandle
 
 from modules import script_callbacks, scripts, sd_samplers_common, shared
 
@@ -27,7 +33,12 @@ class Abort(BaseException):
     """Something that `except Exception` does not catch, such as KeyboardInterrupt (which would end the server)."""
 
 
-ERRORS = {"Exception": RuntimeError, "Abort": Abort, "InterruptedException": sd_samplers_common.InterruptedException}
+ERRORS = {
+    "Exception": RuntimeError,
+    "OutOfMemory": torch.OutOfMemoryError,
+    "Abort": Abort,
+    "InterruptedException": sd_samplers_common.InterruptedException,
+}
 HOOK_DICTS = [
     name for name, value in vars(torch.nn.Module()).items() if name.endswith("_hooks") and isinstance(value, dict)
 ]
@@ -50,6 +61,7 @@ class Job:
         self.handles: list[Any] = []
         self.unet: Any = None
         self.tiled: Any = None
+        self.disarm: Any = None
 
     def record(self, name: str, **details: Any) -> None:
         """Note an event, then raise if the request says so."""
@@ -67,6 +79,11 @@ class Job:
             strided = [m for m in unet.modules() if isinstance(m, torch.nn.Conv2d) and max(m.stride) > 1]
             self.handles += [conv.register_forward_hook(self._after_strided) for conv in strided]
 
+    def arm(self) -> None:
+        """Prepare the fault that the request asks for, once per job."""
+        if self.disarm is None and self.request.get("fault"):
+            self.disarm = arm(**self.request["fault"])
+
     def tile(self) -> None:
         """Cut the UNet's calls in two, if this job wants that."""
         wrapper = getattr(shared.sd_model, "model", None)
@@ -79,11 +96,13 @@ class Job:
         self.tiled = wrapper
 
     def unwatch(self) -> None:
+        if self.disarm is not None:
+            self.disarm()
         for handle in self.handles:
             handle.remove()
         if self.tiled is not None:
             del self.tiled.forward
-        self.handles, self.unet, self.tiled = [], None, None
+        self.handles, self.unet, self.tiled, self.disarm = [], None, None, None
 
     def _before_unet(self, unet, args: tuple, kwargs: dict) -> None:
         x = args[0] if args else kwargs["x"]
@@ -96,6 +115,40 @@ class Job:
     def _after_strided(self, conv, args: tuple, output: torch.Tensor) -> None:
         call = next(event for event in reversed(self.events) if event["event"] == "unet")
         call["stride"] = max(call["stride"], *conv.stride)
+
+
+def arm(place: str, at: int, what: str) -> Callable[[], None]:
+    """Make something fail the next time, or the at-th next time, it happens; returns what undoes that."""
+    count = 0
+
+    def fail(*_: Any) -> None:
+        nonlocal count
+        count += 1
+        if count == at + 1:
+            raise ERRORS[what](f"asked for in {place}")
+
+    if place == "module":
+        modules = list(current_unet().modules())
+        module, before = modules[at // 2 % len(modules)], at % 2
+        at = 0
+        return (module.register_forward_pre_hook if before else module.register_forward_hook)(fail).remove
+    owner, name = {
+        "planning": (importlib.import_module("hidiffusion_ext.webui.script"), "plan_pass"),
+        "patching": (torch.nn.Module, "register_forward_pre_hook"),
+        "restoring": (RemovableHandle, "remove"),
+    }[place]
+    original = getattr(owner, name)
+
+    def failing(*args: Any, **kwargs: Any) -> Any:
+        if place != "restoring":
+            fail()
+        result = original(*args, **kwargs)
+        if place == "restoring":
+            fail()
+        return result
+
+    setattr(owner, name, failing)
+    return lambda: setattr(owner, name, original)
 
 
 job = Job()
@@ -128,6 +181,7 @@ def on_hook(hook: str):
         if hook == "process" and args[3] != DEFAULT_TEXT:
             p.extra_generation_params["Probe text"] = args[3]
         if hook == "process_before_every_sampling":
+            job.arm()
             job.watch()
             job.tile()
         if hook == "postprocess":

@@ -1,0 +1,63 @@
+"""Random failures in jobs through the API: the UNet afterwards is what it was, and the next job is as ever.
+
+HOST_FAULTS=500 makes it that many jobs; CI makes 40.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+from typing import Any
+
+import numpy as np
+from client import HTTPError, WebUI
+
+JOBS = int(os.environ.get("HOST_FAULTS", "40"))
+CANARY_EVERY = 10
+PLACES = ["module", "module", "module", "planning", "patching", "restoring"]
+WHAT = ["Exception", "OutOfMemory", "Abort", "InterruptedException"]
+METHODS: list[dict[str, Any]] = [
+    {},
+    {"rau_net": False},
+    {"preset": "4x"},
+    {"method": "ScaleCrafter"},
+    {"method": "ScaleCrafter", "preset": "4x", "dispersion": True},
+]
+
+
+def faulty_job(choose: random.Random) -> dict[str, Any]:
+    place = choose.choice(PLACES)
+    at = choose.randrange(2000) if place == "module" else choose.randrange({"planning": 3}.get(place, 30))
+    options = {"enabled": True, "native_size": 128, **choose.choice(METHODS)}
+    job: dict[str, Any] = {
+        "width": choose.choice([192, 200, 256]),
+        "height": choose.choice([192, 256]),
+        "sampler_name": choose.choice(["Euler a", "Heun", "DDIM"]),
+        "alwayson_scripts": {"HiDiffusion": {"args": [options]}},
+        "probe": [{"fault": {"place": place, "at": at, "what": choose.choice(WHAT)}}],
+    }
+    if choose.random() < 0.3:
+        job |= {"enable_hr": True, "hr_scale": 1.5, "hr_upscaler": "Latent", "denoising_strength": 0.7}
+    return job
+
+
+def test_random_failures_in_jobs_leave_nothing(webui: WebUI) -> None:
+    choose = random.Random(8)
+    canary = {"width": 256, "height": 192, "probe": [{}]}
+    canary["alwayson_scripts"] = {"HiDiffusion": {"args": [{"enabled": True, "native_size": 128}]}}
+    (expected,), _ = webui.txt2img(**canary)
+    digest = webui.fingerprint()["digest"]
+    failed = 0
+    for number in range(1, JOBS + 1):
+        job = faulty_job(choose)
+        try:
+            webui.txt2img(**job)
+        except HTTPError as error:
+            failed += 1
+            assert "asked for in" in str(error) or "Abort" in str(job["probe"]), job
+        assert webui.fingerprint()["digest"] == digest, (number, job)
+        if number % CANARY_EVERY == 0:
+            (picture,), _ = webui.txt2img(**canary)
+            assert np.array_equal(picture, expected), (number, job)
+    print(f"{JOBS} jobs, {failed} of them ended by the failure")
+    assert JOBS / 10 < failed < JOBS
