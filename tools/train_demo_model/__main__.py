@@ -25,7 +25,7 @@ def main() -> None:
     if arguments.command == "autoencoder":
         train_autoencoder(run, glyphs, arguments.iterations, arguments.decoder_only)
     elif arguments.command == "unet":
-        train_unet(run, glyphs, arguments.iterations, arguments.pictures, arguments.sample_every, arguments.compile)
+        train_unet(run, glyphs, arguments.iterations, arguments.pictures, arguments.sample_every)
     elif arguments.command == "sample":
         captions = arguments.captions or [glyph.caption for glyph in glyphs[:: arguments.every]]
         name = f"{arguments.height}x{arguments.width}-seed{arguments.seed}.png"
@@ -57,8 +57,6 @@ def _parser() -> argparse.ArgumentParser:
     unet.add_argument("--iterations", type=int, default=4300, help="training ends after this many in all")
     unet.add_argument("--pictures", type=int, default=48, help="cached pictures per emoji")
     unet.add_argument("--sample-every", type=int, default=500, help="iterations between two sample sheets")
-
-    unet.add_argument("--compile", action="store_true", help="needs a C++ compiler; slow to start, a quarter faster")
 
     sample = commands.add_parser("sample", parents=[common], help="draw a sheet of samples")
     sample.add_argument("captions", nargs="*", help="what to draw (default: captions of the label file)")

@@ -51,9 +51,7 @@ class CaptionedUNet(nn.Module):
         return self.unet(x, timesteps, context=context)
 
 
-def train_unet(
-    run: Run, glyphs: list[Glyph], iterations: int, pictures_per_glyph: int, sample_every: int, compiled: bool
-) -> None:
+def train_unet(run: Run, glyphs: list[Glyph], iterations: int, pictures_per_glyph: int, sample_every: int) -> None:
     """Trains up to `iterations` in all, from the checkpoint in the run's folder if there is one.
 
     Under `torchrun` every worker draws its own batch; the first writes the files.
@@ -76,7 +74,6 @@ def train_unet(
         start = saved["iteration"]
         torch.manual_seed(run.seed + start + 1_000_000 * worker)
     train_coarse_first(model.unet)
-    denoiser = torch.compile(model) if compiled else model
     alphas = alphas_cumprod().to(run.device)
     losses: list[float] = []
     progress = tqdm(
@@ -87,7 +84,7 @@ def train_unet(
         chosen = torch.randint(len(cache.labels), (BATCH,), device=run.device)
         with run.autocast():
             context = encode(model.text, tokens[_caption_rows(cache.labels[chosen], len(glyphs))])
-            loss = v_loss(denoiser, cache.latents[chosen], context, alphas)
+            loss = v_loss(model, cache.latents[chosen], context, alphas)
         loss.backward()
         average_gradients(model)
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
