@@ -9,7 +9,6 @@ import torch
 
 from .autoencoder import train_autoencoder
 from .common import Run
-from .compact import pack, unpack
 from .data import DEFAULT_FONT, load_glyphs
 from .export import export
 from .unet import draw_samples, train_unet
@@ -31,10 +30,6 @@ def main() -> None:
         name = f"{arguments.height}x{arguments.width}-seed{arguments.seed}.png"
         size = arguments.height, arguments.width
         print(draw_samples(run, captions, *size, arguments.steps, arguments.guidance, name))
-    elif arguments.command == "pack":
-        print(pack(run, arguments.file))
-    elif arguments.command == "unpack":
-        unpack(run, arguments.file)
     else:
         print(export(run, glyphs, arguments.out))
 
@@ -65,10 +60,6 @@ def _parser() -> argparse.ArgumentParser:
     sample.add_argument("--width", type=int, default=128, help="pixels, a multiple of 64")
     sample.add_argument("--steps", type=int, default=20)
     sample.add_argument("--guidance", type=float, default=3.0)
-
-    for name, text in {"pack": "write a training into one small file", "unpack": "go on from such a file"}.items():
-        packed = commands.add_parser(name, parents=[common], help=text)
-        packed.add_argument("--file", type=Path, default=Path(__file__).with_name("start.xz"))
 
     out = commands.add_parser("export", parents=[common], help="3. write the checkpoint")
     out.add_argument("--out", type=Path, default=Path("demo"), help="target folder")
