@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections import OrderedDict
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
@@ -290,6 +291,37 @@ def test_patched_modules_are_counted() -> None:
         # the UNet, the strided convolution twice, pool and undo, three upsamplers, five attentions twice
         assert hooks(unet) == 1 + 2 + 2 + 3 + 10
     assert hooks(unet) == 0
+
+
+@pytest.mark.parametrize("theirs_first", [True, False])
+@pytest.mark.parametrize("removed_while_open", [True, False])
+def test_hooks_of_others_on_the_same_modules_stay_theirs(theirs_first: bool, removed_while_open: bool) -> None:
+    unet = UNETS[Family.SD1]
+    before, calls = snapshot(unet), 0
+
+    def note(*_: object) -> None:
+        nonlocal calls
+        calls += 1
+
+    def hook_everything(stack: ExitStack) -> None:
+        for module in unet.modules():
+            stack.callback(module.register_forward_pre_hook(note).remove)
+            stack.callback(module.register_forward_hook(note).remove)
+
+    with ExitStack() as theirs:
+        if theirs_first:
+            hook_everything(theirs)
+        with hidiffusion(unet, paper_plan(unet, (16, 16)), new_run()):
+            if not theirs_first:
+                hook_everything(theirs)
+            call(unet, (16, 16))
+            seen, calls = calls, 0
+            if removed_while_open:
+                theirs.close()
+        call(unet, (16, 16))
+        assert seen > 0
+        assert calls == (0 if removed_while_open else seen)
+    assert snapshot(unet) == before
 
 
 def test_swapped_attributes_are_back_after_the_forward_even_if_it_raises() -> None:

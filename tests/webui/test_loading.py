@@ -1,9 +1,8 @@
-"""The extension in two folders, as after a download beside a clone: one of them works, and it is said which."""
+"""The extension loaded again, or from two folders, as after a download beside a clone: it is there once."""
 
 from __future__ import annotations
 
 import json
-import logging
 import shutil
 from collections.abc import Iterator
 from functools import partial
@@ -13,6 +12,9 @@ import pytest
 import server
 from fastapi.testclient import TestClient
 
+from hidiffusion_ext.core.options import SETTINGS
+from hidiffusion_ext.webui.log import logger
+from hidiffusion_ext.webui.plan_route import PATH
 from modules import scripts
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -36,7 +38,9 @@ def made(app: object) -> tuple[str, dict[str, str]]:
     return response.json()["images"][0], json.loads(response.json()["info"])["extra_generation_params"]
 
 
-def test_one_of_them_is_used_and_it_is_said_which(copies: list[Path], caplog: pytest.LogCaptureFixture) -> None:
+def test_one_of_them_is_used_and_it_is_said_which(copies: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(logger.handlers[0], "emit", lambda record: said.append(record.getMessage()))
     alone = made(server.create_app(copies[:1]))
     for start in (partial(server.create_app, copies), server.reload_app):
         app = start()
@@ -44,6 +48,18 @@ def test_one_of_them_is_used_and_it_is_said_which(copies: list[Path], caplog: py
             (script,) = runner.alwayson_scripts
             assert Path(script.filename).is_relative_to(REPOSITORY)
         assert made(app) == alone
-        (said,) = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING and "twice" in r.message]
-        assert all(str(folder) in said for folder in copies)
-        caplog.clear()
+        (warning,) = [line for line in said if "twice" in line]
+        assert all(str(folder) in warning for folder in copies)
+        said.clear()
+
+
+def test_reloaded_ten_times_it_is_there_once_and_makes_the_same_picture() -> None:
+    app = server.create_app([REPOSITORY])
+    first = made(app)
+    for _ in range(10):
+        app = server.reload_app()
+    assert made(app) == first
+    assert len(scripts.scripts_txt2img.alwayson_scripts) == len(scripts.scripts_img2img.alwayson_scripts) == 1
+    assert [getattr(route, "path", "") for route in app.routes].count(PATH) == 1
+    plot = next(data.module for data in scripts.scripts_data if data.script_class.__module__ == "xyz_grid.py")
+    assert len([axis for axis in plot.axis_options if "[HiDiffusion]" in axis.label]) == len(SETTINGS)
