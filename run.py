@@ -43,7 +43,8 @@ CHECKS = [
     ("lint", ["ruff", "check", "."]),
     ("format", ["ruff", "format", "--check", "."]),
     ("types", ["pyright"]),
-    ("tests", ["pytest", "-n", "2", "--dist", "loadfile"]),
+    # Files in their order: the other order leaves the long ones with few tests for the end, one after the other.
+    ("tests", ["pytest", "-n", "2", "--dist", "loadfile", "--no-loadscope-reorder"]),
 ]
 
 
