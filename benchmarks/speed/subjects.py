@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import hidiffusion.hidiffusion as official_code
@@ -15,19 +16,34 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.quality.deep_shrink import deep_shrink
+from hidiffusion_ext.core import Method as CoreMethod
 from hidiffusion_ext.core import Options, Plan, Run, Schedule, hidiffusion, make_plan, map_unet
 from hidiffusion_ext.core.plan import CELL
+from hidiffusion_ext.core.redilation import factor_at
 from hidiffusion_ext.core.windows import Size
 from ldm_unet import SD15, SDXL, Shape, ldm_unet
 from official_hidiffusion import NAMES, DiffusionPipeline, diffusers_unet
 
 MODELS = {"sd15": SD15, "sdxl": SDXL}
 
+
+def _scalecrafter(*, msw_msa: bool = False, dispersion: bool = False, damped_guidance: bool = False) -> Options:
+    return Options(
+        method=CoreMethod.SCALECRAFTER, msw_msa=msw_msa, dispersion=dispersion, damped_guidance=damped_guidance
+    )
+
+
 OURS = {
     "RAU-Net + MSW-MSA": Options(),
     "RAU-Net": Options(msw_msa=False),
     "MSW-MSA": Options(rau_net=False),
+    "ScaleCrafter": _scalecrafter(),
+    "ScaleCrafter + dispersion": _scalecrafter(dispersion=True),
+    "ScaleCrafter + damped guidance": _scalecrafter(damped_guidance=True),
+    "ScaleCrafter + MSW-MSA": _scalecrafter(msw_msa=True),
 }
+"""Dispersion and damped guidance do something from three times the native side on; damped guidance needs two rows."""
+
 VANILLA, VANILLA_DIFFUSERS, OFFICIAL = "vanilla", "vanilla diffusers", "official"
 BASELINE = {OFFICIAL: VANILLA_DIFFUSERS, VANILLA_DIFFUSERS: VANILLA_DIFFUSERS}
 """What a method's time is divided by, where that is not the plain ldm UNet."""
@@ -73,18 +89,35 @@ class Phase:
     operations: int | None
 
 
-Open = Callable[[], AbstractContextManager[None]]
-Call = Callable[[int], None]
+Patch = AbstractContextManager[Run | None]
+Call = Callable[[int, Run | None], None]
 
 
 @dataclass(frozen=True)
 class Method:
-    """A way to run a pass: `open()` patches, `call(step)` evaluates the UNet once at that step."""
+    """A way to run a pass: `open()` patches and gives the run, if there is one; `call(step, run)` evaluates once."""
 
     name: str
     phases: tuple[Phase, ...]
-    open: Open
+    open: Callable[[], Patch]
     call: Call
+
+
+@contextmanager
+def carried_out(unet: nn.Module, plan: Plan, timesteps: list[float]) -> Generator[Run]:
+    """Patches a UNet as planned while it is open."""
+    run = Run(Schedule(timesteps))
+    with hidiffusion(unet, plan, run):
+        yield run
+
+
+def evaluate(unet: nn.Module, x: torch.Tensor, t: torch.Tensor, context: torch.Tensor, run: Run | None) -> None:
+    """One evaluation as a sampler makes it: noise-damped guidance has the unconditional half done once more."""
+    unet(x, t, context=context)
+    if run and run.damped:
+        half = slice(len(x) // 2)
+        with run.base_evaluation():
+            unet(x[half], t[half], context=context[half])
 
 
 class Subject:
@@ -103,10 +136,13 @@ class Subject:
         """Every method that runs at this setting, the plain UNet first."""
         unpatched = (Phase(ALWAYS, 0, self.setting.steps, self.counter.count(nullcontext(), 0)),)
         yield Method(VANILLA, unpatched, nullcontext, self._call)
+        seen: list[Plan] = []
         for name, options in OURS.items():
             plan = make_plan(options, map_unet(self.unet), self.setting.latent)
-            if plan.active:
-                yield Method(name, self._phases(plan), self._patched(plan), self._call)
+            halves = not plan.damped.steps(self.setting.steps) or self.setting.batch % 2 == 0
+            if plan.active and plan not in seen and halves:
+                seen.append(plan)
+                yield Method(name, self._phases(plan), partial(self._patched, plan), self._call)
         plain, patched = (diffusers_unet(self.unet, self.shape) for _ in range(2))
         yield Method(VANILLA_DIFFUSERS, unpatched, nullcontext, self._call_diffusers(plain))
         official_code.apply_hidiffusion(
@@ -119,15 +155,15 @@ class Subject:
         yield Method("token merging 50%", uncounted, self._token_merging, self._call)
         yield from self._deep_shrink()
 
-    def _call(self, step: int) -> None:
+    def _call(self, step: int, run: Run | None) -> None:
         t = torch.full((len(self.x),), self.setting.timesteps[step], device=self.x.device)
-        self.unet(self.x, t, context=self.context)
+        evaluate(self.unet, self.x, t, self.context, run)
 
     def _call_diffusers(self, unet: nn.Module) -> Call:
         # The official code counts calls in every module it patched; the count is set to the step that is timed.
         counting = [module for module in unet.modules() if hasattr(module, "timestep")]
 
-        def call(step: int) -> None:
+        def call(step: int, run: Run | None) -> None:
             for module in counting:
                 module.timestep = step  # type: ignore[assignment]
             t = torch.full((len(self.x),), self.setting.timesteps[step], device=self.x.device)
@@ -135,18 +171,12 @@ class Subject:
 
         return call
 
-    def _patched(self, plan: Plan) -> Open:
-        return lambda: hidiffusion(self.unet, plan, Run(Schedule(self.setting.timesteps)))
+    def _patched(self, plan: Plan) -> Patch:
+        return carried_out(self.unet, plan, self.setting.timesteps)
 
     def _phases(self, plan: Plan) -> tuple[Phase, ...]:
         """The pass cut where what is active changes."""
-        steps = self.setting.steps
-        names = {"strided pair": plan.strided.steps(steps), "pooled pair": plan.pooled.steps(steps)}
-        windows = ["windows"] if plan.windows else []
-        active = [
-            " + ".join([*(name for name, span in names.items() if step in span), *windows]) or "nothing"
-            for step in range(steps)
-        ]
+        active = [_active(plan, step, self.setting.steps) for step in range(self.setting.steps)]
         return tuple(
             Phase(name, active.index(name), count, self.counter.count(self.counter.patched(plan), active.index(name)))
             for name, count in Counter(active).items()
@@ -177,6 +207,22 @@ class Subject:
         yield Method("Deep Shrink", phases, lambda: around(self.unet), self._call)
 
 
+def _active(plan: Plan, step: int, steps: int) -> str:
+    """What is active at a step, in words."""
+    pairs = {"strided pair": plan.strided, "pooled pair": plan.pooled}
+    parts = [name for name, span in pairs.items() if step in span.steps(steps)]
+    dilated = [site for site in plan.redilations if step in site.span.steps(steps)]
+    if dilated:
+        ends = ((site, len(site.span.steps(steps))) for site in dilated)
+        factors = [factor_at(site.factor, step, end, progressive=site.progressive) for site, end in ends]
+        parts.append(f"re-dilation by {max(map(max, factors)):g}")
+    if step in plan.damped.steps(steps):
+        parts.append("damped guidance")
+    if plan.windows:
+        parts.append("windows")
+    return " + ".join(parts) or "nothing"
+
+
 class OperationCounter:
     """Counts the floating-point operations of a UNet call without computing it: on a UNet that has shapes only."""
 
@@ -189,12 +235,12 @@ class OperationCounter:
         # The patches read the timesteps, so these are real; their embedding has a shape only, like everything else.
         self.unet.get_submodule("time_embed").register_forward_pre_hook(lambda module, args: args[0].to("meta"))
 
-    def patched(self, plan: Plan) -> AbstractContextManager[None]:
-        return hidiffusion(self.unet, plan, Run(Schedule(self.setting.timesteps)))
+    def patched(self, plan: Plan) -> Patch:
+        return carried_out(self.unet, plan, self.setting.timesteps)
 
-    def count(self, patch: AbstractContextManager[None], step: int) -> int:
-        """Operations of one call at a step, with the patch open."""
+    def count(self, patch: Patch, step: int) -> int:
+        """Operations of one evaluation at a step, with the patch open."""
         t = torch.full((len(self.x),), self.setting.timesteps[step])
-        with patch, FlopCounterMode(display=False) as counter:
-            self.unet(self.x, t, context=self.context)
+        with patch as run, FlopCounterMode(display=False) as counter:
+            evaluate(self.unet, self.x, t, self.context, run)
         return counter.get_total_flops()

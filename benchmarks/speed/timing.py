@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -51,15 +52,16 @@ def time_in_turns(methods: Sequence[Method], repeats: int, device: str) -> list[
     peaks: dict[int, int | None] = {}
     for turn in tqdm(range(repeats + 2), unit="turn"):
         for index, (method, phase) in enumerate(jobs):
-            with method.open():
+            with method.open() as run:
+                call = partial(method.call, phase.step, run)
                 if turn == 0:
-                    method.call(phase.step)
+                    call()
                 elif turn > repeats:
-                    peaks[index] = _peak(method, phase, device)
+                    peaks[index] = _peak(call, device)
                 else:
                     _finish(device)
                     started = time.perf_counter()
-                    method.call(phase.step)
+                    call()
                     _finish(device)
                     seconds[index].append(time.perf_counter() - started)
     return [Timing(*job, tuple(seconds[index]), peaks[index]) for index, job in enumerate(jobs)]
@@ -70,19 +72,19 @@ def _finish(device: str) -> None:
         torch.cuda.synchronize()
 
 
-def _peak(method: Method, phase: Phase, device: str) -> int | None:
+def _peak(call: Callable[[], None], device: str) -> int | None:
     if device == "cuda":
         before = torch.cuda.memory_allocated()
         torch.cuda.reset_peak_memory_stats()
-        method.call(phase.step)
+        call()
         return torch.cuda.max_memory_allocated() - before
     try:
         RESET_PEAK.write_text("5")  # Linux: the peak of resident memory starts anew
         before = _resident("VmRSS")
-        method.call(phase.step)
+        call()
         return max(0, _resident("VmHWM") - before)
     except OSError:
-        method.call(phase.step)
+        call()
         return None
 
 

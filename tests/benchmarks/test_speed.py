@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from benchmarks.speed.report import plot, rows, table, update_file
 from benchmarks.speed.subjects import Method, OperationCounter, Phase, Setting, Subject
 from benchmarks.speed.timing import Timing, time_in_turns
 from hidiffusion_ext.core import Family, Options, make_plan, map_unet
+from hidiffusion_ext.core import Method as CoreMethod
 from ldm_unet import SD15
 
 
@@ -31,10 +33,25 @@ def test_the_operations_are_those_of_the_published_counts() -> None:
     assert counter.count(counter.patched(plan), 30) / 1e12 == pytest.approx(3.39, abs=0.01)
 
 
+def test_the_operations_of_scalecrafter() -> None:
+    """At four times the native side all factors are whole: looking further costs nothing, wider kernels do."""
+    counter = OperationCounter(tiny_shape(Family.SD1), Setting("tiny", 256, 256, 2, torch.float32, "cpu", steps=50))
+    vanilla = counter.count(nullcontext(), 0)
+
+    def share(**options: bool) -> float:
+        wanted = Options(method=CoreMethod.SCALECRAFTER, native_size=64, msw_msa=False, **options)
+        return counter.count(counter.patched(make_plan(wanted, map_unet(counter.unet), (32, 32))), 0) / vanilla
+
+    assert share(damped_guidance=False) == 1
+    assert share(damped_guidance=True) == 1.5
+    assert 1 < share(damped_guidance=False, dispersion=True) < 25 / 9
+
+
 @pytest.fixture
 def tiny(monkeypatch: pytest.MonkeyPatch) -> Subject:
     monkeypatch.setitem(subjects.MODELS, "tiny", tiny_shape(Family.SD1))
-    monkeypatch.setitem(subjects.OURS, "RAU-Net + MSW-MSA", Options(native_size=64))
+    for name, options in subjects.OURS.items():
+        monkeypatch.setitem(subjects.OURS, name, replace(options, native_size=64))
     return Subject(setting("tiny", 128))
 
 
@@ -49,6 +66,8 @@ def test_every_method_is_timed_and_leaves_the_unet_as_it_was(tiny: Subject) -> N
         assert torch.equal(tiny.unet(tiny.x, t, context=tiny.context), before)
     ours = next(method for method in methods if method.name == "RAU-Net + MSW-MSA")
     assert [(p.name, p.step, p.count) for p in ours.phases] == [("strided pair + windows", 0, 20), ("windows", 20, 30)]
+    stretched = next(method for method in methods if method.name == "ScaleCrafter")
+    assert [(p.name, p.step, p.count) for p in stretched.phases] == [("re-dilation by 2", 0, 30), ("nothing", 30, 20)]
     assert set(overhead(tiny.counter, tiny.setting, 2)) == {
         "map the UNet",
         "plan a pass",
@@ -60,7 +79,7 @@ def test_every_method_is_timed_and_leaves_the_unet_as_it_was(tiny: Subject) -> N
 def timing(name: str, phases: dict[str, tuple[int, int | None, float]]) -> list[Timing]:
     """{phase: (steps, operations, seconds per call)}"""
     made = tuple(Phase(phase, 0, count, operations) for phase, (count, operations, _) in phases.items())
-    method = Method(name, made, nullcontext, lambda step: None)
+    method = Method(name, made, nullcontext, lambda step, run: None)
     return [Timing(method, phase, (phases[phase.name][2],) * 3, peak_bytes=8) for phase in made]
 
 

@@ -1,7 +1,7 @@
 """The UNet classes of real hosts, with small random weights: every method, even and odd sizes, ControlNet, exact undo.
 
-FORGE_DIR and REFORGE_DIR name checkouts of Forge and reForge. Their modules need what those hosts need, so run this
-file alone and in the host's own Python:
+FORGE_DIR, REFORGE_DIR and CLASSIC_DIR name checkouts of Forge, reForge and Forge Classic. Their modules need what those
+hosts need and have the same names, so run this file for one of them at a time, alone and in the host's own Python:
 
     FORGE_DIR=/path/to/forge /path/to/forge/venv/bin/python -m pytest tests/core/test_host_unets.py
 """
@@ -57,6 +57,12 @@ HOSTS = {
         "ldm_patched.ldm.modules.diffusionmodules.openaimodel:UNetModel",
         {"image_size": 32},
         before="ldm_patched.modules.options:enable_args_parsing",
+    ),
+    "Forge Classic": Host(
+        "CLASSIC_DIR",
+        "ldm_patched.ldm.modules.diffusionmodules.openaimodel:UNetModel",
+        {"image_size": 32},
+        before="modules_forge.initialization:initialize_forge",
     ),
 }
 LAYOUTS: dict[Family, dict[str, Any]] = {
