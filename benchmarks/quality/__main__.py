@@ -108,7 +108,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--images", type=int, default=200, help="pictures per cell (default 200)")
     parser.add_argument("--minutes", type=float, default=math.inf, help="stop sampling after this time")
-    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--guidance", type=float, default=4.0)
     parser.add_argument("--precision", choices=["bf16", "fp32"], default="bf16")
     parser.add_argument("--out", type=Path, default=ROOT / "out" / "quality", help="folder that keeps the pictures")

@@ -23,6 +23,8 @@ ORDER_SEED = 7
 SQUARE_2X, SQUARE_2_5X, SQUARE_4X = (256, 256), (320, 320), (512, 512)
 TALL, WIDE, VERY_TALL = (384, 192), (192, 384), (384, 128)
 
+OTHER_ASPECTS = ["direct", "HiDiffusion", "HiDiffusion T1 0.8", "Deep Shrink 75%"]
+SHIFT_POLICIES = ["random shift", "independent shifts", "low-discrepancy shift"]
 SCALECRAFTER = [
     "ScaleCrafter",
     "ScaleCrafter + dispersion",
@@ -52,16 +54,14 @@ def all_cells() -> list[Cell]:
     """Every cell, most important first: a budget of time works through the list in this order."""
     by_size: list[tuple[tuple[int, int], list[str]]] = [
         ((128, 128), [REFERENCE_ROW, NATIVE_ROW]),
-        (SQUARE_2X, ["direct", "HiDiffusion", "RAU-Net only", "MSW-MSA only", "Deep Shrink"]),
-        *((size, SCALECRAFTER) for size in (SQUARE_2X, SQUARE_4X, SQUARE_2_5X, TALL)),
-        (SQUARE_2X, ["HiDiffusion T1 0.2", "HiDiffusion T1 0.6", "HiDiffusion T1 0.8", "HiDiffusion T1 0.7 T2 0.3"]),
-        *((size, ["direct", "HiDiffusion", "Deep Shrink"]) for size in (TALL, WIDE, VERY_TALL)),
-        (
-            SQUARE_2X,
-            ["HiDiffusion, random shift", "HiDiffusion, independent shifts", "HiDiffusion, low-discrepancy shift"],
-        ),
-        (SQUARE_4X, ["direct", "HiDiffusion", "HiDiffusion T1 0.4", "HiDiffusion T1 0.4 T2 0.2"]),
-        (SQUARE_4X, ["RAU-Net only", "MSW-MSA only", "Deep Shrink"]),
+        (SQUARE_2X, ["direct", "HiDiffusion", "HiDiffusion T1 0.8", "RAU-Net only", "MSW-MSA only"]),
+        (SQUARE_2X, [*SCALECRAFTER, "ScaleCrafter T1 0.9", "Deep Shrink", "Deep Shrink 75%"]),
+        (SQUARE_2X, ["HiDiffusion T1 0.2", "HiDiffusion T1 0.6", "HiDiffusion T1 0.8 T2 0.4", "RAU-Net only T1 0.8"]),
+        *((size, OTHER_ASPECTS) for size in (TALL, WIDE, VERY_TALL)),
+        (SQUARE_2X, [f"HiDiffusion T1 0.8, {policy}" for policy in SHIFT_POLICIES]),
+        *((size, SCALECRAFTER) for size in (TALL, SQUARE_2_5X)),
+        (SQUARE_4X, ["direct", "HiDiffusion", "HiDiffusion T1 0.95 T2 0.7", *SCALECRAFTER]),
+        (SQUARE_4X, ["HiDiffusion T1 0.4", "RAU-Net only", "MSW-MSA only", "Deep Shrink 75%"]),
     ]
     return [Cell(method, *size) for size, methods in by_size for method in methods]
 

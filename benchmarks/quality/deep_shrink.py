@@ -18,16 +18,18 @@ from hidiffusion_ext.core import Schedule, UNetMap
 from hidiffusion_ext.core.patching import before_forward, change_input, change_output
 
 END = 0.35
-"""Share of the steps it is active for."""
+"""Share of the steps it is usually active for."""
 
 FACTOR = 0.5
 
 
 @contextmanager
-def deep_shrink(unet: nn.Module, unet_map: UNetMap, schedule: Schedule) -> Generator[None, None, None]:
-    """Patches the UNet while the context is open; leaves it as it was."""
+def deep_shrink(
+    unet: nn.Module, unet_map: UNetMap, schedule: Schedule, end: float = END
+) -> Generator[None, None, None]:
+    """Patches the UNet while the context is open, for the share `end` of the steps; leaves it as it was."""
     shrunk_after = unet_map.downs[0]
-    steps = range(int(END * schedule.steps))
+    steps = range(int(end * schedule.steps))
     active = False
     skips: dict[int, torch.Size] = {}
 

@@ -21,8 +21,8 @@ def _direct(model: DemoModel, size: Size, seed: int) -> Patch:
     return untouched
 
 
-def _deep_shrink(model: DemoModel, size: Size, seed: int) -> Patch:
-    return lambda timesteps: deep_shrink(model.unet, model.unet_map, Schedule(timesteps))
+def _deep_shrink(end: float) -> MakePatch:
+    return lambda model, size, seed: lambda timesteps: deep_shrink(model.unet, model.unet_map, Schedule(timesteps), end)
 
 
 def _hidiffusion(policy: Policy | None = None, **options: object) -> MakePatch:
@@ -42,8 +42,8 @@ def _hidiffusion(policy: Policy | None = None, **options: object) -> MakePatch:
     return method
 
 
-def _custom(t1: float, t2: float = 0.0) -> MakePatch:
-    return _hidiffusion(preset=Preset.CUSTOM, t1=t1, t2=t2)
+def _custom(t1: float, t2: float = 0.0, policy: Policy | None = None, **options: object) -> MakePatch:
+    return _hidiffusion(policy, preset=Preset.CUSTOM, t1=t1, t2=t2, **options)
 
 
 def _scalecrafter(**options: object) -> MakePatch:
@@ -55,19 +55,28 @@ METHODS: dict[str, MakePatch] = {
     "RAU-Net only": _hidiffusion(msw_msa=False),
     "MSW-MSA only": _hidiffusion(rau_net=False),
     "HiDiffusion": _hidiffusion(),
+    "RAU-Net only T1 0.8": _custom(0.8, msw_msa=False),
     "HiDiffusion T1 0.2": _custom(0.2),
     "HiDiffusion T1 0.4": _custom(0.4),
     "HiDiffusion T1 0.6": _custom(0.6),
     "HiDiffusion T1 0.8": _custom(0.8),
-    "HiDiffusion T1 0.4 T2 0.2": _custom(0.4, 0.2),
-    "HiDiffusion T1 0.7 T2 0.3": _custom(0.7, 0.3),
-    "HiDiffusion, random shift": _hidiffusion(window_shift=WindowShift.RANDOM),
-    "HiDiffusion, independent shifts": _hidiffusion(INDEPENDENT),
-    "HiDiffusion, low-discrepancy shift": _hidiffusion(LOW_DISCREPANCY),
+    "HiDiffusion T1 0.8 T2 0.4": _custom(0.8, 0.4),
+    "HiDiffusion T1 0.95 T2 0.7": _custom(0.95, 0.7),
+    "HiDiffusion T1 0.8, random shift": _custom(0.8, window_shift=WindowShift.RANDOM),
+    "HiDiffusion T1 0.8, independent shifts": _custom(0.8, policy=INDEPENDENT),
+    "HiDiffusion T1 0.8, low-discrepancy shift": _custom(0.8, policy=LOW_DISCREPANCY),
     "ScaleCrafter": _scalecrafter(),
     "ScaleCrafter + dispersion": _scalecrafter(preset=Preset.X4, dispersion=True),
     "ScaleCrafter + damped guidance": _scalecrafter(preset=Preset.X4, damped_guidance=True),
     "ScaleCrafter + MSW-MSA": _scalecrafter(msw_msa=True),
-    "Deep Shrink": _deep_shrink,
+    "ScaleCrafter T1 0.9": _scalecrafter(preset=Preset.CUSTOM, t1=0.9),
+    "Deep Shrink": _deep_shrink(0.35),
+    "Deep Shrink 75%": _deep_shrink(0.75),
 }
-"""Dispersion and damped guidance belong to the 4x preset, which is used at every size then."""
+"""Dispersion and damped guidance belong to the 4x preset, which is used at every size then.
+
+The methods' own thresholds are for latents of 64 to 128 cells a side. The noise level at which a picture's layout is
+settled is proportional to that side (Hoogeboom et al. 2023, arXiv 2301.11093, section 3.1; Chen 2023, 2301.10972). The
+demo model's 16 cells are a quarter of SD1.5's 64: T1 0.4 is 0.8 at a quarter of the noise, T1 0.7 and T2 0.3 are 0.95
+and 0.7, ScaleCrafter's 0.6 is 0.9, Deep Shrink's 0.35 is 0.75.
+"""
