@@ -83,7 +83,7 @@ def _sheets(store: Store, rows: list[Row], captions: list[str]) -> list[Path]:
     native, paths = Cell(NATIVE_ROW, 128, 128), []
     large = sorted((row for row in rows if row.method != NATIVE_ROW), key=_size)
     for (height, width), group in groupby(large, _size):
-        path = SHEETS / f"pictures-{height}x{width}.png"
+        path = SHEETS / f"pictures-{height}x{width}.jpg"
         picture_sheet(store, [native, *(Cell(row.method, height, width) for row in group)], captions, path)
         paths.append(path)
     return paths

@@ -19,10 +19,10 @@ from matplotlib import pyplot as plt  # the backend comes first
 
 START, END = "<!-- figures: written by python -m benchmarks.quality -->", "<!-- end of figures -->"
 COLUMNS = 8
-THUMBNAIL = 144
+THUMBNAIL = 112
 """Longer side in pixels of a picture on a sheet."""
 
-LABEL_WIDTH = 230
+LABEL_WIDTH = 290
 HEADINGS = [
     "size (HxW)",
     "method",
@@ -121,7 +121,7 @@ def picture_sheet(store: Store, cells: Sequence[Cell], captions: Sequence[str], 
             sheet.paste(picture, (LABEL_WIDTH + index * (THUMBNAIL + 4), top))
         top += height + 4
     path.parent.mkdir(parents=True, exist_ok=True)
-    sheet.save(path, optimize=True)
+    sheet.save(path, quality=85)
 
 
 def metrics_text(metrics: dict[str, Any]) -> str:

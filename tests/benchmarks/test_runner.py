@@ -105,7 +105,7 @@ def test_cells_become_rows_a_table_a_plot_and_sheets(store: Store, tmp_path: Pat
     assert rows[1].fid_b > rows[0].fid_b
     write_rows(rows, tmp_path / "rows.json")
     plot(rows, tmp_path / "plot.png")
-    picture_sheet(store, [native, DIRECT], model.captions, tmp_path / "sheet.png")
+    picture_sheet(store, [native, DIRECT], model.captions, tmp_path / "sheet.jpg")
     document = tmp_path / "document.md"
     document.write_text(f"Before\n{START}\nold\n{END}\nAfter\n", encoding="utf-8")
     insert_figures(document, table(rows))
