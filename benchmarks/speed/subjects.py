@@ -12,6 +12,7 @@ from typing import Any
 import hidiffusion.hidiffusion as official_code
 import tomesd
 import torch
+from ldm.modules.diffusionmodules.util import GroupNorm32
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -111,6 +112,17 @@ def carried_out(unet: nn.Module, plan: Plan, timesteps: list[float]) -> Generato
         yield run
 
 
+def in_precision(unet: nn.Module, dtype: torch.dtype) -> nn.Module:
+    """The ldm UNet with weights of this type, as the hosts have it: ldm's own group norms stay in single precision."""
+    unet.to(dtype)
+    unet.dtype = dtype  # type: ignore[assignment]
+    for module in unet.modules():
+        if isinstance(module, GroupNorm32):
+            module.float()
+    unet.get_submodule("time_embed").register_forward_pre_hook(lambda module, args: args[0].to(dtype))
+    return unet
+
+
 def evaluate(unet: nn.Module, x: torch.Tensor, t: torch.Tensor, context: torch.Tensor, run: Run | None) -> None:
     """One evaluation as a sampler makes it: noise-damped guidance has the unconditional half done once more."""
     unet(x, t, context=context)
@@ -126,7 +138,7 @@ class Subject:
     def __init__(self, setting: Setting) -> None:
         self.setting = setting
         self.shape = MODELS[setting.model]
-        self.unet: nn.Module = ldm_unet(self.shape).to(setting.device, setting.dtype)
+        self.unet = in_precision(ldm_unet(self.shape).to(setting.device), setting.dtype)
         self.counter = OperationCounter(self.shape, setting)
         factory: dict[str, Any] = {"device": setting.device, "dtype": setting.dtype}
         self.x = torch.randn(setting.batch, 4, *setting.latent, **factory)
@@ -143,7 +155,7 @@ class Subject:
             if plan.active and plan not in seen and halves:
                 seen.append(plan)
                 yield Method(name, self._phases(plan), partial(self._patched, plan), self._call)
-        plain, patched = (diffusers_unet(self.unet, self.shape) for _ in range(2))
+        plain, patched = (diffusers_unet(self.unet, self.shape).to(self.x) for _ in range(2))
         yield Method(VANILLA_DIFFUSERS, unpatched, nullcontext, self._call_diffusers(plain))
         official_code.apply_hidiffusion(
             DiffusionPipeline(patched, NAMES[self.shape.family], self.setting.steps)  # type: ignore[arg-type]

@@ -48,10 +48,15 @@ def test_the_operations_of_scalecrafter() -> None:
 
 
 @pytest.fixture
-def tiny(monkeypatch: pytest.MonkeyPatch) -> Subject:
+def tiny_models(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model "tiny" with a native side of 64 pixels."""
     monkeypatch.setitem(subjects.MODELS, "tiny", tiny_shape(Family.SD1))
     for name, options in subjects.OURS.items():
         monkeypatch.setitem(subjects.OURS, name, replace(options, native_size=64))
+
+
+@pytest.fixture
+def tiny(tiny_models: None) -> Subject:
     return Subject(setting("tiny", 128))
 
 
@@ -74,6 +79,14 @@ def test_every_method_is_timed_and_leaves_the_unet_as_it_was(tiny: Subject) -> N
         "patch and restore",
         "hooks of one call",
     }
+
+
+def test_every_method_runs_in_half_precision(tiny_models: None) -> None:
+    subject = Subject(Setting("tiny", 256, 256, 2, torch.bfloat16, "cpu", steps=50))
+    with torch.inference_mode():
+        for method in subject.methods():
+            with method.open() as run:
+                method.call(0, run)
 
 
 def timing(name: str, phases: dict[str, tuple[int, int | None, float]]) -> list[Timing]:
