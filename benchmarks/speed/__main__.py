@@ -6,6 +6,7 @@ import argparse
 import gc
 import json
 import sys
+from collections.abc import Sequence
 from fnmatch import fnmatch
 from pathlib import Path
 
@@ -33,6 +34,7 @@ def main() -> None:
             for batch in arguments.batches:
                 dtype = DTYPES[arguments.dtype]
                 _measure(Setting(model, height, width, batch, dtype, arguments.device, arguments.steps), arguments)
+    _overhead(arguments.models, dry_run=arguments.dry_run)
 
 
 def _measure(setting: Setting, arguments: argparse.Namespace) -> None:
@@ -42,14 +44,22 @@ def _measure(setting: Setting, arguments: argparse.Namespace) -> None:
     methods = [method for method in subject.methods() if any(fnmatch(method.name, pattern) for pattern in patterns)]
     measured = rows(setting, time_in_turns(methods, arguments.repeats, setting.device))
     print(table(measured), flush=True)
-    figures = overhead(subject.counter, setting)
-    print("Microseconds: " + ", ".join(f"{name} {value:.0f}" for name, value in figures.items()), flush=True)
     if not arguments.dry_run:
         everything = update_file(RESULTS / "speed.json", measured)
         plot(everything, RESULTS / "speed.png")
-        (RESULTS / "overhead.json").write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
     del subject, methods
     gc.collect()
+
+
+def _overhead(models: Sequence[str], *, dry_run: bool) -> None:
+    figures = {model: overhead(MODELS[model]) for model in models}
+    for model, times in figures.items():
+        print(f"{model}, microseconds: " + ", ".join(f"{name} {value:.0f}" for name, value in times.items()))
+    if not dry_run:
+        path = RESULTS / "overhead.json"
+        old = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        rounded = {model: {name: round(value) for name, value in times.items()} for model, times in figures.items()}
+        path.write_text(json.dumps({**old, **rounded}, indent=1) + "\n", encoding="utf-8")
 
 
 def _size(text: str) -> tuple[int, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -50,20 +51,20 @@ def time_in_turns(methods: Sequence[Method], repeats: int, device: str) -> list[
     jobs = [(method, phase) for method in methods for phase in method.phases]
     seconds: dict[int, list[float]] = {index: [] for index in range(len(jobs))}
     peaks: dict[int, int | None] = {}
-    for turn in tqdm(range(repeats + 2), unit="turn"):
-        for index, (method, phase) in enumerate(jobs):
-            with method.open() as run:
-                call = partial(method.call, phase.step, run)
-                if turn == 0:
-                    call()
-                elif turn > repeats:
-                    peaks[index] = _peak(call, device)
-                else:
-                    _finish(device)
-                    started = time.perf_counter()
-                    call()
-                    _finish(device)
-                    seconds[index].append(time.perf_counter() - started)
+    turns = itertools.product(range(repeats + 2), enumerate(jobs))
+    for turn, (index, (method, phase)) in tqdm(turns, total=(repeats + 2) * len(jobs), unit="call"):
+        with method.open() as run:
+            call = partial(method.call, phase.step, run)
+            if turn == 0:
+                call()
+            elif turn > repeats:
+                peaks[index] = _peak(call, device)
+            else:
+                _finish(device)
+                started = time.perf_counter()
+                call()
+                _finish(device)
+                seconds[index].append(time.perf_counter() - started)
     return [Timing(*job, tuple(seconds[index]), peaks[index]) for index, job in enumerate(jobs)]
 
 

@@ -17,7 +17,7 @@ from benchmarks.speed.subjects import Method, OperationCounter, Phase, Setting, 
 from benchmarks.speed.timing import Timing, time_in_turns
 from hidiffusion_ext.core import Family, Options, make_plan, map_unet
 from hidiffusion_ext.core import Method as CoreMethod
-from ldm_unet import SD15
+from ldm_unet import SD15, SDXL, Shape
 
 
 def setting(model: str, side: int) -> Setting:
@@ -73,18 +73,19 @@ def test_every_method_is_timed_and_leaves_the_unet_as_it_was(tiny: Subject) -> N
     assert [(p.name, p.step, p.count) for p in ours.phases] == [("strided pair + windows", 0, 20), ("windows", 20, 30)]
     stretched = next(method for method in methods if method.name == "ScaleCrafter")
     assert [(p.name, p.step, p.count) for p in stretched.phases] == [("re-dilation by 2", 0, 30), ("nothing", 30, 20)]
-    assert set(overhead(tiny.counter, tiny.setting, 2)) == {
-        "map the UNet",
-        "plan a pass",
-        "patch and restore",
-        "hooks of one call",
-    }
+
+
+@pytest.mark.parametrize("shape", [SD15, SDXL])
+def test_the_overhead_of_each_family(shape: Shape) -> None:
+    assert list(overhead(shape, 2)) == ["map the UNet", "plan a pass", "patch and restore", "hooks of one call"]
 
 
 def test_every_method_runs_in_half_precision(tiny_models: None) -> None:
-    subject = Subject(Setting("tiny", 256, 256, 2, torch.bfloat16, "cpu", steps=50))
+    subject = Subject(Setting("tiny", 192, 192, 2, torch.bfloat16, "cpu", steps=10))
     with torch.inference_mode():
-        for method in subject.methods():
+        methods = list(subject.methods())
+        assert {"ScaleCrafter + dispersion", "ScaleCrafter + damped guidance"} <= {method.name for method in methods}
+        for method in methods:
             with method.open() as run:
                 method.call(0, run)
 

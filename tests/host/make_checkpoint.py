@@ -1,9 +1,9 @@
-"""Write small SD1-shaped checkpoints of random weights, each with its config beside it, and a LoRA for them.
+"""Write small checkpoints of random weights, each with its config beside it, and a LoRA for the SD1 ones.
 
     python make_checkpoint.py WEBUI_DIR FOLDER LORA.safetensors      (with the WebUI's own Python)
 
-The UNet is 32 channels wide instead of 320, the VAE 32 instead of 128; the text encoder is as the installation's
-config of openai/clip-vit-large-patch14 says.
+The UNets are 32 channels wide instead of 320, the VAEs 32 instead of 128; the CLIP text encoder is as the
+installation's config of openai/clip-vit-large-patch14 says, the OpenCLIP ones of SD2 and SDXL are open_clip's smallest.
 """
 
 from __future__ import annotations
@@ -11,8 +11,22 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
+
+STABILITY, SGM = "repositories/stable-diffusion-stability-ai", "repositories/generative-models"
+CHECKPOINTS = {
+    "tiny-random-sd1": "configs/v1-inference.yaml",
+    "tiny-sd1-b": "configs/v1-inference.yaml",
+    "tiny-inpainting": "configs/v1-inpainting-inference.yaml",
+    "tiny-pix2pix": "configs/instruct-pix2pix.yaml",
+    "tiny-sd2-v": f"{STABILITY}/configs/stable-diffusion/v2-inference-v.yaml",
+    "tiny-sdxl": f"{SGM}/configs/inference/sd_xl_base.yaml",
+}
+"""Name -> the WebUI's own config of its kind, made smaller."""
+
+CLIP_WIDTH, OPEN_CLIP, OPEN_CLIP_WIDTH = 768, "ViT-S-32-alt", 256
 
 
 def randomise(model: torch.nn.Module) -> torch.nn.Module:
@@ -23,38 +37,64 @@ def randomise(model: torch.nn.Module) -> torch.nn.Module:
     return model.eval()
 
 
-CHECKPOINTS = {
-    "tiny-random-sd1": "v1-inference.yaml",
-    "tiny-sd1-b": "v1-inference.yaml",
-    "tiny-inpainting": "v1-inpainting-inference.yaml",
-    "tiny-pix2pix": "instruct-pix2pix.yaml",
-}
-"""Name -> the WebUI's own config of its kind, made smaller."""
+def shrink(params: Any) -> Any:
+    """Makes the `model.params` of a config small; returns its part about the UNet."""
+    about_unet = params.get("network_config") or params.unet_config
+    about_unet.params.model_channels = 32
+    about_unet.params.pop("use_fp16", None)
+    about_unet.params.update(
+        {"num_head_channels": 16} if "num_head_channels" in about_unet.params else {"num_heads": 4}
+    )
+    vae = params.first_stage_config.params.ddconfig
+    vae.update({"ch": 32, "num_res_blocks": 1})
+    vae.pop("attn_type", None)  # xformers
+    open_clip = {"arch": OPEN_CLIP, "version": None}
+    if "conditioner_config" in params:
+        params.conditioner_config.params.emb_models[1].params.update(open_clip)
+        sizes_and_crop = 6 * 256
+        about_unet.params.context_dim = CLIP_WIDTH + OPEN_CLIP_WIDTH
+        about_unet.params.adm_in_channels = OPEN_CLIP_WIDTH + sizes_and_crop
+    elif "OpenCLIP" in params.cond_stage_config.target:
+        params.cond_stage_config.params.update(open_clip)
+        about_unet.params.context_dim = OPEN_CLIP_WIDTH
+    return about_unet
 
 
 @torch.no_grad()
 def main(webui: Path, folder: Path, lora: Path) -> None:
     os.chdir(webui)
-    sys.path.insert(0, str(webui / "repositories" / "stable-diffusion-stability-ai"))
+    sys.path[:0] = [str(webui / STABILITY), str(webui / SGM)]
+    import open_clip
+    from ldm.models.autoencoder import AutoencoderKL
     from ldm.util import instantiate_from_config
     from omegaconf import OmegaConf
     from safetensors.torch import save_file
     from transformers import CLIPTextConfig, CLIPTextModel
 
     torch.manual_seed(1)
-    text = CLIPTextModel(CLIPTextConfig.from_pretrained("openai/clip-vit-large-patch14")).eval()
-    text.text_model.final_layer_norm.bias.normal_(std=0.5)  # the WebUI divides by the mean of the output: never 0
-    for name, kind in CHECKPOINTS.items():
-        config = OmegaConf.load(webui / "configs" / kind)
-        params = config.model.params
-        params.unet_config.params.update({"model_channels": 32, "num_heads": 4})
-        params.first_stage_config.params.ddconfig.update({"ch": 32, "num_res_blocks": 1})
-        unet, vae = (randomise(instantiate_from_config(c)) for c in (params.unet_config, params.first_stage_config))
-        x = torch.randn(1, params.unet_config.params.in_channels, 16, 16)
-        prediction = unet(x, torch.tensor([500.0]), context=torch.randn(1, 77, 768))
-        unet.out[-1].weight.mul_(0.7 / prediction.std())
+    clip = CLIPTextModel(CLIPTextConfig.from_pretrained("openai/clip-vit-large-patch14")).eval()
+    clip.text_model.final_layer_norm.bias.normal_(std=0.5)  # the WebUI divides by the mean of the output: never 0
+    texts = {"sd1": {"cond_stage_model.transformer.": clip}}
+    big = open_clip.create_model(OPEN_CLIP)
+    del big.visual
+    big.ln_final.bias.normal_(std=0.5)
+    texts["sd2"] = {"cond_stage_model.model.": big}
+    texts["sdxl"] = {"conditioner.embedders.0.transformer.": clip, "conditioner.embedders.1.model.": big}
+
+    for name, path in CHECKPOINTS.items():
+        config = OmegaConf.load(webui / path)
+        about_unet = shrink(config.model.params)
+        unet = randomise(instantiate_from_config(about_unet))
+        about_vae = config.model.params.first_stage_config.params
+        vae = randomise(AutoencoderKL(ddconfig=about_vae.ddconfig, lossconfig=about_vae.lossconfig, embed_dim=4))
+        x = torch.randn(1, about_unet.params.in_channels, 16, 16)
+        context = torch.randn(1, 77, about_unet.params.context_dim)
+        is_sdxl = "adm_in_channels" in about_unet.params
+        y = {"y": torch.randn(1, about_unet.params.adm_in_channels)} if is_sdxl else {}
+        unet.out[-1].weight.mul_(0.7 / unet(x, torch.tensor([500.0]), context=context, **y).std())
         vae.decoder.conv_out.weight.mul_(0.5 / vae.decode(4 * torch.randn(1, 4, 16, 16)).std())
-        parts = {"model.diffusion_model.": unet, "first_stage_model.": vae, "cond_stage_model.transformer.": text}
+        text = texts["sdxl" if is_sdxl else "sd2" if "sd2" in name else "sd1"]
+        parts = {"model.diffusion_model.": unet, "first_stage_model.": vae, **text}
         weights = {
             prefix + key: value.half().contiguous()
             for prefix, part in parts.items()
