@@ -15,12 +15,15 @@ import torch
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tools"))  # demo_model is a module of its own there
 
+from benchmarks.documents import insert_figures  # noqa: E402
+
 from .cells import NATIVE_ROW, Cell, Store, all_cells  # noqa: E402
 from .classifier import load_classifier  # noqa: E402
 from .measures import Measures, Row  # noqa: E402
 from .running import fill_cells  # noqa: E402
 
 RESULTS = ROOT / "benchmarks" / "results"
+COMMAND = "python -m benchmarks.quality"
 DOCUMENT = ROOT / "docs" / "quality.md"
 SHEETS = ROOT / "docs" / "quality"
 
@@ -66,13 +69,13 @@ def _report(arguments: argparse.Namespace, store: Store, captions: list[str]) ->
     report.plot(rows, SHEETS / "quality.png")
     sheets = _sheets(store, rows, captions)
     settings = (
-        f"Made by `python -m benchmarks.quality --images {arguments.images} --steps {arguments.steps} "
+        f"Made by `{COMMAND} --images {arguments.images} --steps {arguments.steps} "
         f"--guidance {arguments.guidance:g} --precision {arguments.precision}`; pictures in `{store.folder.name}`, "
         "seeds 1000 + number of the picture, of the native reference 500000 + number; n is stated per row."
     )
     metrics = report.metrics_text(json.loads((RESULTS / "metrics.json").read_text(encoding="utf-8")))
     pictures = ["![figures](quality/quality.png)", *(f"![{sheet.stem}](quality/{sheet.name})" for sheet in sheets)]
-    report.insert_figures(DOCUMENT, "\n\n".join([settings, report.table(rows), *pictures, metrics]))
+    insert_figures(DOCUMENT, "\n\n".join([settings, report.table(rows), *pictures, metrics]), COMMAND)
     print(report.table(rows))
 
 
@@ -94,7 +97,7 @@ def _size(row: Row) -> tuple[int, int]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.quality", description=__doc__)
+    parser = argparse.ArgumentParser(prog=COMMAND, description=__doc__)
     parser.add_argument(
         "command",
         nargs="?",

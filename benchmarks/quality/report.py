@@ -17,7 +17,6 @@ from .measures import Row, floor_of
 mpl.use("Agg")
 from matplotlib import pyplot as plt  # the backend comes first
 
-START, END = "<!-- figures: written by python -m benchmarks.quality -->", "<!-- end of figures -->"
 COLUMNS = 8
 THUMBNAIL = 112
 """Longer side in pixels of a picture on a sheet."""
@@ -64,20 +63,6 @@ def table(rows: Sequence[Row]) -> str:
         ]
         lines.append("| " + " | ".join(map(str, cells)) + " |")
     return "\n".join(lines)
-
-
-def insert_figures(document: Path, figures: str) -> None:
-    """Puts `figures` between the two marks in the document; the text around them stays.
-
-    Raises:
-        ValueError: if the document lacks the marks.
-    """
-    text = document.read_text(encoding="utf-8")
-    before, start, rest = text.partition(START)
-    _, end, after = rest.partition(END)
-    if not start or not end:
-        raise ValueError(f"{document} has no place for the figures: it needs the lines {START!r} and {END!r}.")
-    document.write_text(f"{before}{START}\n\n{figures}\n\n{END}{after}", encoding="utf-8")
 
 
 def plot(rows: Sequence[Row], path: Path) -> None:

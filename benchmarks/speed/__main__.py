@@ -15,11 +15,15 @@ import torch
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tools"))
 
+from benchmarks.documents import insert_figures  # noqa: E402
+
 from .overhead import overhead  # noqa: E402
 from .report import plot, rows, table, update_file  # noqa: E402
 from .subjects import MODELS, Setting, Subject  # noqa: E402
 from .timing import time_in_turns  # noqa: E402
 
+COMMAND = "python -m benchmarks.speed"
+DOCUMENT = ROOT / "docs" / "performance.md"
 RESULTS = ROOT / "benchmarks" / "results"
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -47,6 +51,7 @@ def _measure(setting: Setting, arguments: argparse.Namespace) -> None:
     if not arguments.dry_run:
         everything = update_file(RESULTS / "speed.json", measured)
         plot(everything, RESULTS / "speed.png")
+        insert_figures(DOCUMENT, table(everything), COMMAND)
     del subject, methods
     gc.collect()
 
@@ -68,7 +73,7 @@ def _size(text: str) -> tuple[int, int]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.speed", description=__doc__)
+    parser = argparse.ArgumentParser(prog=COMMAND, description=__doc__)
     parser.add_argument("--models", nargs="+", choices=list(MODELS), default=["sd15"])
     parser.add_argument("--sizes", nargs="+", type=_size, default=[(1024, 1024)], metavar="WIDTHxHEIGHT")
     parser.add_argument("--batches", nargs="+", type=int, default=[1])

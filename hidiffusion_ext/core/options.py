@@ -154,7 +154,7 @@ class Options:
     rau_net: bool = _option(
         True,
         "RAU-Net",
-        "HiDiffusion: one subject instead of several, and much faster, as the first steps lay out a smaller picture.",
+        "HiDiffusion: one subject instead of several, and faster, as the first steps lay out a smaller picture.",
     )
     msw_msa: bool = _option(
         True,

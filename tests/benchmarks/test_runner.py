@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks.documents import END, insert_figures, start
 from benchmarks.quality.cells import REFERENCE_ROW, Cell, Store, all_cells, prompt_number
 from benchmarks.quality.classifier import FEATURES, Classifier, load_classifier, look
 from benchmarks.quality.measures import Measures
 from benchmarks.quality.preparing import load_native_counts
-from benchmarks.quality.report import END, START, insert_figures, picture_sheet, plot, table, write_rows
+from benchmarks.quality.report import picture_sheet, plot, table, write_rows
 from benchmarks.quality.running import fill_cells
 
 DIRECT, REFERENCE = Cell("direct", 256, 128), Cell(REFERENCE_ROW, 128, 128)
@@ -107,8 +108,8 @@ def test_cells_become_rows_a_table_a_plot_and_sheets(store: Store, tmp_path: Pat
     plot(rows, tmp_path / "plot.png")
     picture_sheet(store, [native, DIRECT], model.captions, tmp_path / "sheet.jpg")
     document = tmp_path / "document.md"
-    document.write_text(f"Before\n{START}\nold\n{END}\nAfter\n", encoding="utf-8")
-    insert_figures(document, table(rows))
+    document.write_text(f"Before\n{start('a command')}\nold\n{END}\nAfter\n", encoding="utf-8")
+    insert_figures(document, table(rows), "a command")
     text = document.read_text(encoding="utf-8")
     assert "| 256x128 | direct | 24 | 1.00 |" in text
     assert "old" not in text
@@ -120,7 +121,7 @@ def test_a_document_without_a_place_for_figures_is_refused(tmp_path: Path) -> No
     document = tmp_path / "document.md"
     document.write_text("nothing", encoding="utf-8")
     with pytest.raises(ValueError, match="no place"):
-        insert_figures(document, "figures")
+        insert_figures(document, "figures", "a command")
 
 
 def test_the_kept_classifier_and_counts_fit_together() -> None:
