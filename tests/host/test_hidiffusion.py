@@ -439,12 +439,13 @@ def test_an_sd2_model_that_predicts_v_is_native_at_768(host: Host) -> None:
     if name is None:
         pytest.skip("this host has no SD2.1 checkpoint")
     request = {"override_settings": {"sd_model_checkpoint": name}, "steps": 5}
-    plain, info = host.txt2img(ON, **request, **host.size(768, 768))
+    found = {**ON, "native_size": 0}
+    plain, info = host.txt2img(found, **request, width=768, height=768)
     assert not said(info)
-    assert same(plain, host.txt2img(**request, **host.size(768, 768))[0])
-    images, info = host.txt2img(ON, **request, **host.size(1024, 1024))
+    assert same(plain, host.txt2img(**request, width=768, height=768)[0])
+    images, info = host.txt2img(found, **request, width=1024, height=1024)
     assert said(info)["HiDiffusion"] == "RAU-Net until step 2 of 5, MSW-MSA"
-    assert not same(images, host.txt2img(**request, **host.size(1024, 1024))[0])
+    assert not same(images, host.txt2img(**request, width=1024, height=1024)[0])
 
 
 def test_an_inpainting_model_with_nine_channels(host: Host) -> None:
