@@ -37,7 +37,7 @@ def randomise(model: torch.nn.Module) -> torch.nn.Module:
     return model.eval()
 
 
-def shrink(params: Any) -> Any:
+def shrink(params: Any, clip_layers: int) -> Any:
     """Makes the `model.params` of a config small; returns its part about the UNet."""
     about_unet = params.get("network_config") or params.unet_config
     about_unet.params.model_channels = 32
@@ -50,7 +50,9 @@ def shrink(params: Any) -> Any:
     vae.pop("attn_type", None)  # xformers
     open_clip = {"arch": OPEN_CLIP, "version": None}
     if "conditioner_config" in params:
-        params.conditioner_config.params.emb_models[1].params.update(open_clip)
+        small, big = params.conditioner_config.params.emb_models[:2]
+        small.params.layer_idx = clip_layers - 1  # the last but one, as SDXL has it
+        big.params.update(open_clip)
         sizes_and_crop = 6 * 256
         about_unet.params.context_dim = CLIP_WIDTH + OPEN_CLIP_WIDTH
         about_unet.params.adm_in_channels = OPEN_CLIP_WIDTH + sizes_and_crop
@@ -83,7 +85,7 @@ def main(webui: Path, folder: Path, lora: Path) -> None:
 
     for name, path in CHECKPOINTS.items():
         config = OmegaConf.load(webui / path)
-        about_unet = shrink(config.model.params)
+        about_unet = shrink(config.model.params, clip.config.num_hidden_layers)
         unet = randomise(instantiate_from_config(about_unet))
         about_vae = config.model.params.first_stage_config.params
         vae = randomise(AutoencoderKL(ddconfig=about_vae.ddconfig, lossconfig=about_vae.lossconfig, embed_dim=4))

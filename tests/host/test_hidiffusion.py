@@ -102,7 +102,7 @@ def test_large_pictures_are_changed_and_say_so(host: Host, width: int, height: i
     size = host.size(width, height)
     images, info = host.txt2img(ON, steps=3, **size)
     assert images[0].shape == (size["height"], size["width"], 3)
-    assert said(info)["HiDiffusion"] == "RAU-Net until step 1 of 3, MSW-MSA"
+    assert said(info)["HiDiffusion"].startswith("RAU-Net until step 1 of 3, MSW-MSA")
     assert "HiDiffusion: " in info["infotexts"][0]
     assert not same(images, host.txt2img(steps=3, **size)[0])
     assert same(images, host.txt2img(ON, steps=3, **size)[0])
@@ -461,12 +461,12 @@ def test_an_inpainting_model_with_nine_channels(host: Host) -> None:
         "override_settings": {"sd_model_checkpoint": "tiny-inpainting"},
         **size,
     }
+    # The host encodes the masked picture with noise from the global random numbers: the same from the second job on.
+    plain = host.img2img(**request)[0]
     images, info = host.img2img(ON, **request)
     assert said(info)["HiDiffusion"] == "RAU-Net until step 2 of 5, MSW-MSA"
-    plain = host.img2img(**request)[0]
     assert not same(images, plain)
-    if same(host.img2img(**request)[0], plain):  # no host is asked for more than it does by itself
-        assert same(images, host.img2img(ON, **request)[0])
+    assert same(images, host.img2img(ON, **request)[0])
 
 
 @pytest.mark.parametrize(
@@ -475,7 +475,7 @@ def test_an_inpainting_model_with_nine_channels(host: Host) -> None:
         ({}, "RAU-Net until step 2 of 6, MSW-MSA"),
         (
             {"method": "ScaleCrafter", "preset": "4x"},
-            "re-dilation until step 4 of 6, noise-damped guidance until step 3",
+            "re-dilation until step 3 of 6, noise-damped guidance until step 3",
         ),
     ],
 )
