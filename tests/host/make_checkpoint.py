@@ -62,30 +62,38 @@ def shrink(params: Any, clip_layers: int) -> Any:
     return about_unet
 
 
+def text_encoders() -> dict[str, dict[str, Any]]:
+    """For the name of each kind of model: its random text encoders by their place in a checkpoint."""
+    import open_clip
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    clip = CLIPTextModel(CLIPTextConfig.from_pretrained("openai/clip-vit-large-patch14")).eval()
+    big = open_clip.create_model(OPEN_CLIP)
+    del big.visual
+    for last_norm in (clip.text_model.final_layer_norm, big.ln_final):
+        last_norm.bias.normal_(std=0.5)  # the WebUI divides by the mean of the output: never 0
+    return {
+        "sd1": {"cond_stage_model.transformer.": clip},
+        "sd2": {"cond_stage_model.model.": big},
+        "sdxl": {"conditioner.embedders.0.transformer.": clip, "conditioner.embedders.1.model.": big},
+    }
+
+
 @torch.no_grad()
 def main(webui: Path, folder: Path, lora: Path) -> None:
     os.chdir(webui)
     sys.path[:0] = [str(webui / STABILITY), str(webui / SGM)]
-    import open_clip
     from ldm.models.autoencoder import AutoencoderKL
     from ldm.util import instantiate_from_config
     from omegaconf import OmegaConf
     from safetensors.torch import save_file
-    from transformers import CLIPTextConfig, CLIPTextModel
 
     torch.manual_seed(1)
-    clip = CLIPTextModel(CLIPTextConfig.from_pretrained("openai/clip-vit-large-patch14")).eval()
-    clip.text_model.final_layer_norm.bias.normal_(std=0.5)  # the WebUI divides by the mean of the output: never 0
-    texts = {"sd1": {"cond_stage_model.transformer.": clip}}
-    big = open_clip.create_model(OPEN_CLIP)
-    del big.visual
-    big.ln_final.bias.normal_(std=0.5)
-    texts["sd2"] = {"cond_stage_model.model.": big}
-    texts["sdxl"] = {"conditioner.embedders.0.transformer.": clip, "conditioner.embedders.1.model.": big}
-
+    texts = text_encoders()
+    clip_layers = texts["sd1"]["cond_stage_model.transformer."].config.num_hidden_layers
     for name, path in CHECKPOINTS.items():
         config = OmegaConf.load(webui / path)
-        about_unet = shrink(config.model.params, clip.config.num_hidden_layers)
+        about_unet = shrink(config.model.params, clip_layers)
         unet = randomise(instantiate_from_config(about_unet))
         about_vae = config.model.params.first_stage_config.params
         vae = randomise(AutoencoderKL(ddconfig=about_vae.ddconfig, lossconfig=about_vae.lossconfig, embed_dim=4))
