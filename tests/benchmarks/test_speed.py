@@ -77,7 +77,9 @@ def test_every_method_is_timed_and_leaves_the_unet_as_it_was(tiny: Subject) -> N
 
 @pytest.mark.parametrize("shape", [SD15, SDXL])
 def test_the_overhead_of_each_family(shape: Shape) -> None:
-    assert list(overhead(shape, 2)) == ["map the UNet", "plan a pass", "patch and restore", "hooks of one call"]
+    figures = overhead(shape, 2)
+    assert list(figures) == ["map the UNet", "plan a pass", "patch and restore", "hooks of one call"]
+    assert min(figures.values()) > 0
 
 
 def test_every_method_runs_in_half_precision(tiny_models: None) -> None:
