@@ -14,11 +14,14 @@ from typing import Any
 
 import gradio as gr
 
-from modules.ui_components import InputAccordion
+from modules import ui_components
 
 from ..core.options import SETTINGS, Choice, Setting
 from .plan_route import PAGE_KEY, PATH
 from .settings import default
+
+InputAccordion: Any = getattr(ui_components, "InputAccordion", None)
+"""The host's accordion with a checkbox in its header; None before AUTOMATIC1111's version 1.7."""
 
 
 def build_panel(elem_id: Callable[[str], str]) -> list[Any]:

@@ -20,9 +20,9 @@ from ..hosts.passes import plan_pass
 from ..hosts.sampling import around_next_pass
 from . import infotext
 from .log import logger
-from .panel import build_panel
+from .panel import InputAccordion, build_panel
 
-TOO_OLD = "this WebUI does not tell extensions when a pass starts; AUTOMATIC1111's does from version 1.10 on"
+TOO_OLD = "this WebUI is too old for it; AUTOMATIC1111's is new enough from version 1.10 on"
 TILED = "the model was only called at other sizes than the pass's (tiled sampling)"
 
 
@@ -33,7 +33,13 @@ class HiDiffusionScript(scripts.Script):
         return "HiDiffusion"
 
     def show(self, is_img2img: bool) -> object:
-        """Always, but a second installation of the extension is left out: both would patch the same UNet."""
+        """Always, except in a host that cannot show the panel and in a second installation of the extension, as both
+        would patch the same UNet.
+        """
+        if InputAccordion is None:
+            if not is_img2img:
+                logger.warning("not used: %s", TOO_OLD)
+            return False
         used = next((data.path for data in scripts.scripts_data if data.script_class is type(self)), self.filename)
         if self.filename == used:
             return scripts.AlwaysVisible

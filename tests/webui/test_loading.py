@@ -53,6 +53,17 @@ def test_one_of_them_is_used_and_it_is_said_which(copies: list[Path], monkeypatc
         said.clear()
 
 
+@pytest.mark.parametrize("older_first", [False, True])
+def test_beside_an_older_version_the_first_one_loaded_works(copies: list[Path], older_first: bool) -> None:
+    # Both share the package of whichever was loaded first, which has not what the other one's script asks for.
+    alone = made(server.create_app(copies[:1]))
+    script = copies[1] / "scripts" / "hidiffusion.py"
+    script.write_text("from hidiffusion_ext.webui.long_gone import Script\n" + script.read_text())
+    assert made(server.create_app(copies[::-1] if older_first else copies)) == alone
+    (used,) = scripts.scripts_txt2img.alwayson_scripts
+    assert Path(used.filename).is_relative_to(REPOSITORY)
+
+
 def test_reloaded_ten_times_it_is_there_once_and_makes_the_same_picture() -> None:
     app = server.create_app([REPOSITORY])
     first = made(app)
