@@ -176,7 +176,7 @@ class Options:
     preset: Preset = _option(
         Preset.AUTO,
         "Preset",
-        "How long and how strongly it works: Auto goes by the size, Turbo is for SDXL-Turbo, Custom takes T1 and T2.",
+        "How long and how strongly: Auto goes by size, Turbo is for SDXL-Turbo, Custom takes T1 and T2 from Advanced.",
     )
     t1: float = _option(
         0.4,
