@@ -145,7 +145,7 @@ class Options:
         OptionError: from every constructor below, for an unknown key, a wrong type or a value out of range.
     """
 
-    enabled: bool = _option(False, "Enabled", "Turns HiDiffusion on for this job.")
+    enabled: bool = _option(False, "Enabled", "Turns HiDiffusion on.")
     method: Method = _option(
         Method.HIDIFFUSION,
         "Method",

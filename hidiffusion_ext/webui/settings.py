@@ -26,7 +26,7 @@ def add_settings() -> None:
     shared.opts.add_option("hidiffusion_about", _in_section(shared.OptionHTML(about)))
     for setting in SETTINGS.values():
         shared.opts.add_option(_key(setting), _in_section(_default_of(setting)))
-    label = "Say on the console what each sampling pass gets"
+    label = "HiDiffusion: say on the console what each sampling pass gets"
     console = shared.OptionInfo(True, label, gr.Checkbox).info("problems are always said")
     shared.opts.add_option(CONSOLE, _in_section(console))
 
@@ -55,6 +55,7 @@ def _in_section(option: Any) -> Any:
 
 
 def _default_of(setting: Setting) -> Any:
+    """The option for a setting's default; its label names the extension, as the page's search looks for labels."""
     if isinstance(setting.default, Choice):
         component, limits = gr.Radio, {"choices": [choice.value for choice in type(setting.default)]}
     elif isinstance(setting.default, bool):
@@ -62,5 +63,5 @@ def _default_of(setting: Setting) -> Any:
     else:
         limits = {"minimum": setting.minimum, "maximum": setting.maximum, "step": setting.step}
         component = gr.Slider
-    option = shared.OptionInfo(plain(setting.default), setting.label, component, limits)
+    option = shared.OptionInfo(plain(setting.default), f"HiDiffusion: {setting.label}", component, limits)
     return option.info(setting.help).needs_reload_ui()
