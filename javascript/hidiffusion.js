@@ -175,7 +175,7 @@
                 signal: AbortSignal.timeout(ASK_AGAIN_AFTER),
             });
             const answer = await response.json();
-            if (!response.ok) return this.say(`Not possible: ${answer.detail}.`);
+            if (!response.ok) return this.say(`${answer.detail}.`);
             if (answer.refused) this.say(`Not possible: ${answer.refused}.`);
             else this.show(answer);
             this.mark.textContent = answer.mark;

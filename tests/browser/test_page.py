@@ -185,4 +185,4 @@ def test_a_failing_and_a_refusing_answer_are_told(panel: Panel) -> None:
     refused = '{"detail": "<b>this</b> is a reason"}'
     panel.page.route("**/hidiffusion/v1/plan*", lambda route: route.fulfill(status=422, body=refused))
     panel.set("txt2img_width", 1040)
-    panel.says("Not possible: <b>this</b> is a reason.")
+    panel.says("<b>this</b> is a reason.")
