@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
 
 from .options import Preset, WindowShift
 from .raunet import FeatureSizes, feature_sizes
@@ -26,6 +28,14 @@ class Span:
         return range(int(total * self.start), int(total * self.end))
 
 
+class Part(Enum):
+    """What a plan is made of, in the words of `Plan.describe`."""
+
+    RAU_NET = "RAU-Net"
+    REDILATION = "re-dilation"
+    MSW_MSA = "MSW-MSA"
+
+
 @dataclass(frozen=True)
 class Task:
     """What the host knows about a pass and the UNet does not.
@@ -35,16 +45,14 @@ class Task:
         v_prediction: The model predicts v (SD2.1 at 768).
         playground: A Playground model, which the official code spares the aggressive start.
         controlnet: A ControlNet guides the pass.
-        method_conflict: Why RAU-Net or re-dilation has to be left out, in a few words; empty if it need not be.
-        windows_conflict: The same for MSW-MSA.
+        conflicts: What has to be left out, and why, in a few words.
     """
 
     hires: bool = False
     v_prediction: bool = False
     playground: bool = False
     controlnet: bool = False
-    method_conflict: str = ""
-    windows_conflict: str = ""
+    conflicts: Mapping[Part, str] = field(default_factory=dict[Part, str])
 
 
 @dataclass(frozen=True)
@@ -163,12 +171,12 @@ class Plan:
         parts: list[str] = []
         if pairs := ends(self.strided, self.pooled):
             stronger = f" (stronger until {until(pairs[0])})" if len(pairs) > 1 else ""
-            parts.append(f"RAU-Net until {until(pairs[-1])}{of}{stronger}")
+            parts.append(f"{Part.RAU_NET.value} until {until(pairs[-1])}{of}{stronger}")
         if dilated := ends(*(site.span for site in self.redilations)):
             dispersed = " with dispersed convolution" if any(site.dispersed for site in self.redilations) else ""
-            parts.append(f"re-dilation{dispersed} until {until(dilated[-1])}{of}")
+            parts.append(f"{Part.REDILATION.value}{dispersed} until {until(dilated[-1])}{of}")
         if damped := ends(self.damped):
             parts.append(f"noise-damped guidance until {until(damped[-1])}{of}")
         if self.windows:
-            parts.append("MSW-MSA" + " on resized odd feature maps" * self._odd_windows())
+            parts.append(Part.MSW_MSA.value + " on resized odd feature maps" * self._odd_windows())
         return ", ".join([*parts, *(f"no {what}" for what in self.left_out if parts)])

@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 
 from .options import Method, Options, Passes, Preset
-from .plan import CELL, Plan, Task, WindowSite
+from .plan import CELL, Part, Plan, Task, WindowSite
 from .planning_hidiffusion import add_raunet
 from .planning_scalecrafter import add_redilation
 from .unet_map import Family, UNetMap
@@ -26,8 +26,8 @@ NATIVE_AREA_LIMIT = 1.5
 PLANNERS = {Method.HIDIFFUSION: add_raunet, Method.SCALECRAFTER: add_redilation}
 """(options, plan so far, task) -> the plan with what the method does; its `reason` is set if that is nothing."""
 
-WORKS_BY = {Method.HIDIFFUSION: "RAU-Net", Method.SCALECRAFTER: "re-dilation"}
-"""What a method changes feature maps by, in the words of `Plan.describe`."""
+WORKS_BY = {Method.HIDIFFUSION: Part.RAU_NET, Method.SCALECRAFTER: Part.REDILATION}
+"""What a method changes feature maps by."""
 
 
 def make_plan(options: Options, unet: UNetMap, latent: Size, task: Task = Task()) -> Plan:
@@ -56,20 +56,21 @@ def make_plan(options: Options, unet: UNetMap, latent: Size, task: Task = Task()
     if options.preset is Preset.TURBO and unet.family is not Family.SDXL:
         return nothing(f"the Turbo preset is for SDXL-Turbo, this model is {unet.family.value}")
     planned = PLANNERS[options.method](options, plan, task)
-    left_out: list[str] = []
-    if task.method_conflict and _changes_features(planned):
+    left_out: list[Part] = []
+    if WORKS_BY[options.method] in task.conflicts and _changes_features(planned):
         planned = dataclasses.replace(plan, preset=planned.preset)
-        left_out.append(f"{WORKS_BY[options.method]} because {task.method_conflict}")
+        left_out.append(WORKS_BY[options.method])
     windows: tuple[WindowSite, ...] = ()
     if options.msw_msa and not planned.reason:
-        if task.windows_conflict:
-            left_out.append(f"MSW-MSA because {task.windows_conflict}")
+        if Part.MSW_MSA in task.conflicts:
+            left_out.append(Part.MSW_MSA)
         else:
             windows = finest_attentions(unet)
-    planned = dataclasses.replace(planned, windows=windows, left_out=tuple(left_out))
+    reasons = tuple(f"{part.value} because {task.conflicts[part]}" for part in left_out)
+    planned = dataclasses.replace(planned, windows=windows, left_out=reasons)
     if planned.reason or windows or _changes_features(planned):
         return planned
-    return nothing(", ".join(f"no {what}" for what in left_out) or "everything it could do is switched off")
+    return nothing(", ".join(f"no {what}" for what in reasons) or "everything it could do is switched off")
 
 
 def _changes_features(plan: Plan) -> bool:

@@ -1,4 +1,4 @@
-"""Other extensions that already do the same job, or something to the self-attentions MSW-MSA would put windows around.
+"""Other extensions that already do the same job, or something that needs feature maps or self-attentions as they are.
 
 Each is recognised by what it leaves on the modules (A1111) or asks the host for (the Forge family), wherever it comes
 from, so none of them is imported.
@@ -12,35 +12,53 @@ from typing import Any, NamedTuple
 from torch import nn
 
 from ..core import UNetMap
+from ..core.plan import Part
 from ..core.planning import finest_attentions
 from .model import is_controlled
 
 DEEP_SHRINK = "PatchModelAddDownscale."
 """Deep Shrink's class in the Forge family (Kohya HRFix), under the name it has in ComfyUI, where it comes from."""
 
-
-def method_conflict(transformer_options: Mapping[str, Any]) -> str:
-    """Why RAU-Net and re-dilation have to be left out of the coming pass, in a few words; empty if they need not be.
-
-    Args:
-        transformer_options: The Forge family's: functions that change features between the UNet's blocks.
-    """
-    patches = transformer_options.get("patches", {})
-    functions = [*patches.get("input_block_patch", ()), *patches.get("input_block_patch_after_skip", ())]
-    if any(getattr(function, "__qualname__", "").startswith(DEEP_SHRINK) for function in functions):
-        return "Deep Shrink (Kohya HRFix) is on"
-    return ""
+CONTROL_LLLITE = ".control_net_lllite_patch"
+"""The Forge family's class of what ControlLLLite adds before attentions, under its name in ComfyUI."""
 
 
-def windows_conflict(unet: nn.Module, unet_map: UNetMap, transformer_options: Mapping[str, Any]) -> str:
-    """Why MSW-MSA has to be left out of the coming pass, in a few words for the user; empty if it need not be.
+def conflicts(unet: nn.Module, unet_map: UNetMap, transformer_options: Mapping[str, Any]) -> dict[Part, str]:
+    """What has to be left out of the coming pass, and why, in a few words for the user.
 
     Args:
         unet: The UNet; `unet_map` are its sites.
         unet_map: See there.
-        transformer_options: The Forge family's: functions that change what goes into every attn1 (token merging,
-            ControlLLLite), and functions that take the place of single ones (StyleAlign), by (part, block, ...).
+        transformer_options: The Forge family's: functions that change features between blocks (Deep Shrink), functions
+            that change what goes into every attention (token merging, ControlLLLite), and functions that take the place
+            of single ones (StyleAlign, reference), by (part, block, ...).
     """
+    found: dict[Part, str] = {}
+    if _shrinks_features(transformer_options):
+        found[Part.RAU_NET] = found[Part.REDILATION] = "Deep Shrink (Kohya HRFix) is on"
+    elif _adds_to_tokens(unet, transformer_options):
+        found[Part.RAU_NET] = LLLITE_IN_USE
+    if reason := _windows_conflict(unet, unet_map, transformer_options):
+        found[Part.MSW_MSA] = reason
+    return found
+
+
+def _shrinks_features(transformer_options: Mapping[str, Any]) -> bool:
+    patches = transformer_options.get("patches", {})
+    functions = [*patches.get("input_block_patch", ()), *patches.get("input_block_patch_after_skip", ())]
+    return any(getattr(function, "__qualname__", "").startswith(DEEP_SHRINK) for function in functions)
+
+
+def _adds_to_tokens(unet: nn.Module, transformer_options: Mapping[str, Any]) -> bool:
+    """ControlLLLite, in whichever attentions: its picture of a feature map is made once per pass, in one size."""
+    patches = transformer_options.get("patches", {})
+    functions = [*patches.get("attn1_patch", ()), *patches.get("attn2_patch", ())]
+    if any(type(function).__qualname__.endswith(CONTROL_LLLITE) for function in functions):
+        return True
+    return any(getattr(module, "lllite_list", None) for module in unet.modules())
+
+
+def _windows_conflict(unet: nn.Module, unet_map: UNetMap, transformer_options: Mapping[str, Any]) -> str:
     if transformer_options.get("patches", {}).get("attn1_patch"):
         return "another extension changes self-attention"
     replaced = {key[:2] for key in transformer_options.get("patches_replace", {}).get("attn1", {})}
@@ -50,7 +68,7 @@ def windows_conflict(unet: nn.Module, unet_map: UNetMap, transformer_options: Ma
         scale = 2 ** unet_map.level(unet_map.partner(site.block) if site.output else site.block)
         attention = unet.get_submodule(site.attention)
         block = unet.get_submodule(site.attention.rpartition(".")[0])
-        for reason, is_there in CONFLICTS.items():
+        for reason, is_there in IN_SELF_ATTENTION.items():
             if is_there(Place(unet, block, attention, scale)):
                 return reason
     return ""
@@ -97,10 +115,12 @@ def _looks_at_other_pictures(place: Place) -> bool:
     return own is not None and place.block._forward != own and is_controlled(place.unet)
 
 
-CONFLICTS: dict[str, Callable[[Place], bool]] = {
+LLLITE_IN_USE = "a ControlLLLite model is in use"
+
+IN_SELF_ATTENTION: dict[str, Callable[[Place], bool]] = {
     "token merging is on": _merges_tokens,
     "HyperTile is on": _tiles,
-    "a ControlLLLite model is in use": _adds_to_projections,
+    LLLITE_IN_USE: _adds_to_projections,
     "ControlNet's reference mode is in use": _looks_at_other_pictures,
 }
-"""What the user is told -> how it is recognised."""
+"""What the user is told -> how it is recognised in one of the places that would get windows."""

@@ -7,7 +7,7 @@ from typing import Any
 from ..core import Options, Plan, Task, make_plan, map_unet
 from ..core.windows import Size
 from .model import Model, find_model
-from .neighbours import method_conflict, windows_conflict
+from .neighbours import conflicts
 
 
 def plan_pass(p: Any, options: Options, latent: Size, *, hires: bool) -> tuple[Model, Plan]:
@@ -30,7 +30,6 @@ def plan_pass(p: Any, options: Options, latent: Size, *, hires: bool) -> tuple[M
         model.v_prediction,
         is_playground,
         model.controlnet,
-        method_conflict(model.transformer_options),
-        windows_conflict(model.unet, unet_map, model.transformer_options),
+        conflicts(model.unet, unet_map, model.transformer_options),
     )
     return model, make_plan(options, unet_map, latent, task)

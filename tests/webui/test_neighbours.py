@@ -13,8 +13,9 @@ import torch
 from torch import nn
 from unets import inputs, tiny_unet, uniform_timesteps
 
-from hidiffusion_ext.core import Family, Method, Options, Run, Schedule, Task, hidiffusion, make_plan, map_unet
-from hidiffusion_ext.hosts.neighbours import method_conflict, windows_conflict
+from hidiffusion_ext.core import Family, Method, Options, Plan, Run, Schedule, Task, hidiffusion, make_plan, map_unet
+from hidiffusion_ext.core.plan import Part
+from hidiffusion_ext.hosts.neighbours import conflicts
 from ldm_unet import LdmUNet
 
 LATENT = (16, 24)
@@ -56,15 +57,30 @@ def merge_tokens_no_more(unet: LdmUNet) -> None:
     tomesd.remove_patch(model_of(unet))
 
 
-def control_lllite(unet: LdmUNet, models: list[object]) -> None:
-    """What ControlLLLite does to a projection: adds a picture of all H*W tokens."""
-    projection = finest_attention(unet).to_q
+class ControlLLLite:
+    """What a ControlLLLite model adds to the tokens before a projection: a picture of the feature map, made in the size
+    of the first call and kept for the pass."""
+
+    def __init__(self) -> None:
+        self.picture: torch.Tensor | None = None
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        if self.picture is None:
+            self.picture = torch.ones(1, *x.shape[1:])
+        return x + self.picture
+
+
+def control_lllite(unet: LdmUNet, block: int = 1, attention: str = "attn1", models: int = 1) -> None:
+    """What sd-webui-controlnet does to a projection for it; the list is empty and the forward in place between jobs."""
+    projection = getattr(unet.input_blocks[block][1].transformer_blocks[0], attention).to_q
     original = projection.forward
+    projection.lllite_list = [ControlLLLite() for _ in range(models)]
 
     def forward(x: torch.Tensor) -> torch.Tensor:
-        return original(x + torch.ones(1, LATENT[0] * LATENT[1], 1)) if models else original(x)
+        for model in projection.lllite_list:
+            x = model(x)
+        return original(x)
 
-    projection.lllite_list = models
     projection.forward = forward
 
 
@@ -98,7 +114,6 @@ def reference_no_more(unet: LdmUNet) -> None:
 CONFLICTS: dict[str, tuple[Callable[[LdmUNet], None], str]] = {
     "tomesd": (partial(merge_tokens, ratio=0.5), "token merging is on"),
     "hypertile": (partial(hypertile, enabled=True), "HyperTile is on"),
-    "lllite": (partial(control_lllite, models=[object()]), "a ControlLLLite model is in use"),
     "reference": (reference, "ControlNet's reference mode is in use"),
 }
 PEACEFUL: dict[str, Callable[[LdmUNet], None]] = {
@@ -107,7 +122,7 @@ PEACEFUL: dict[str, Callable[[LdmUNet], None]] = {
     "tomesd without attention": partial(merge_tokens, ratio=0.5, merge_attn=False, merge_mlp=True),
     "tomesd, used before": merge_tokens_no_more,
     "hypertile, used before": partial(hypertile, enabled=False),
-    "lllite, used before": partial(control_lllite, models=[]),
+    "lllite, used before": partial(control_lllite, models=0),
     "reference, used before": partial(reference, at_work=False),
     "reference, used before the last job": reference_no_more,
 }
@@ -117,14 +132,11 @@ PEACEFUL: dict[str, Callable[[LdmUNet], None]] = {
 def test_windows_give_way_and_it_is_said_why(apply: Callable[[LdmUNet], None], reason: str) -> None:
     unet = tiny_unet()
     apply(unet)
-    conflict = windows_conflict(unet, map_unet(unet), {})
-    assert conflict == reason
-    options = Options(native_size=64)
-    plan = make_plan(options, map_unet(unet), LATENT, Task(windows_conflict=conflict))
+    task = Task(conflicts=conflicts(unet, map_unet(unet), {}))
+    assert task.conflicts == {Part.MSW_MSA: reason}
+    plan = make_plan(Options(native_size=64), map_unet(unet), LATENT, task)
     assert plan.describe(10) == f"RAU-Net until step 4 of 10, no MSW-MSA because {reason}"
-    only_windows = make_plan(
-        Options(native_size=64, rau_net=False), map_unet(unet), LATENT, Task(windows_conflict=conflict)
-    )
+    only_windows = make_plan(Options(native_size=64, rau_net=False), map_unet(unet), LATENT, task)
     assert not only_windows.active
     assert reason in only_windows.reason
     x, context = inputs(LATENT)
@@ -148,7 +160,7 @@ def test_what_is_there_but_not_at_work_is_no_conflict(name: str) -> None:
     for apply in (PEACEFUL[name], PEACEFUL["nobody"]):
         unet = tiny_unet()
         apply(unet)
-        assert windows_conflict(unet, map_unet(unet), {}) == ""
+        assert conflicts(unet, map_unet(unet), {}) == {}
         plan = make_plan(Options(native_size=64), map_unet(unet), LATENT)
         with torch.inference_mode(), hidiffusion(unet, plan, Run(Schedule(uniform_timesteps(10)))):
             pictures.append(unet(x, t, context=context))
@@ -156,11 +168,11 @@ def test_what_is_there_but_not_at_work_is_no_conflict(name: str) -> None:
         assert torch.equal(*pictures)
 
 
-@pytest.mark.parametrize(("limit", "conflict"), [(1, ""), (2, "token merging is on")])
-def test_token_merging_that_stops_above_the_windows_is_no_conflict(limit: int, conflict: str) -> None:
+@pytest.mark.parametrize(("limit", "found"), [(1, {}), (2, {Part.MSW_MSA: "token merging is on"})])
+def test_token_merging_that_stops_above_the_windows_is_no_conflict(limit: int, found: dict[Part, str]) -> None:
     unet = tiny_unet(Family.SDXL)
     merge_tokens(unet, ratio=0.5, max_downsample=limit)
-    assert windows_conflict(unet, map_unet(unet), {}) == conflict
+    assert conflicts(unet, map_unet(unet), {}) == found
 
 
 def test_token_merging_taken_off_while_the_unet_is_patched() -> None:
@@ -170,7 +182,7 @@ def test_token_merging_taken_off_while_the_unet_is_patched() -> None:
     with torch.inference_mode():
         before = unet(x, t, context=context)
         merge_tokens(unet, ratio=0.5)
-        plan = make_plan(Options(native_size=64), map_unet(unet), LATENT, Task(windows_conflict="it is on"))
+        plan = make_plan(Options(native_size=64), map_unet(unet), LATENT, Task(conflicts={Part.MSW_MSA: "it is on"}))
         with hidiffusion(unet, plan, Run(Schedule(uniform_timesteps(10)))):
             tomesd.remove_patch(model_of(unet))
             unet(x, t, context=context)
@@ -191,7 +203,7 @@ def test_token_merging_taken_off_while_the_unet_is_patched() -> None:
 )
 def test_what_the_forge_family_is_asked_to_do_in_self_attention(options: dict[str, Any], conflict: str) -> None:
     unet = tiny_unet()
-    assert windows_conflict(unet, map_unet(unet), options) == conflict
+    assert conflicts(unet, map_unet(unet), options).get(Part.MSW_MSA, "") == conflict
 
 
 class PatchModelAddDownscale:
@@ -220,7 +232,9 @@ class PatchModelAddDownscale:
     ],
 )
 def test_deep_shrink_is_recognised(patches: dict[str, Any], conflict: str) -> None:
-    assert method_conflict({"patches": patches}) == conflict
+    unet = tiny_unet()
+    found = conflicts(unet, map_unet(unet), {"patches": patches})
+    assert found == ({Part.RAU_NET: conflict, Part.REDILATION: conflict} if conflict else {})
 
 
 @pytest.mark.parametrize(
@@ -235,7 +249,8 @@ def test_deep_shrink_is_recognised(patches: dict[str, Any], conflict: str) -> No
 )
 def test_what_does_the_same_job_is_left_alone(options: Options, described: str) -> None:
     unet_map = map_unet(tiny_unet())
-    plan = make_plan(options, unet_map, LATENT, Task(method_conflict="Deep Shrink is on"))
+    both = dict.fromkeys((Part.RAU_NET, Part.REDILATION), "Deep Shrink is on")
+    plan = make_plan(options, unet_map, LATENT, Task(conflicts=both))
     assert plan.describe(10) == described
     assert not plan.strided.end
     assert not plan.pooled.end
@@ -244,6 +259,63 @@ def test_what_does_the_same_job_is_left_alone(options: Options, described: str) 
 
 
 def test_both_conflicts_at_once_leave_nothing() -> None:
-    task = Task(method_conflict="Deep Shrink is on", windows_conflict="HyperTile is on")
+    task = Task(conflicts={Part.RAU_NET: "Deep Shrink is on", Part.MSW_MSA: "HyperTile is on"})
     plan = make_plan(Options(native_size=64), map_unet(tiny_unet()), LATENT, task)
     assert plan.reason == "nothing: no RAU-Net because Deep Shrink is on, no MSW-MSA because HyperTile is on"
+
+
+LLLITE = "a ControlLLLite model is in use"
+
+
+@pytest.mark.parametrize(
+    ("block", "attention", "method", "described"),
+    [
+        (1, "attn1", Method.HIDIFFUSION, f"nothing: no RAU-Net because {LLLITE}, no MSW-MSA because {LLLITE}"),
+        (1, "attn2", Method.HIDIFFUSION, f"MSW-MSA, no RAU-Net because {LLLITE}"),
+        (7, "attn1", Method.HIDIFFUSION, f"MSW-MSA, no RAU-Net because {LLLITE}"),
+        (1, "attn1", Method.SCALECRAFTER, f"re-dilation until step 7 of 10, no MSW-MSA because {LLLITE}"),
+        (7, "attn2", Method.SCALECRAFTER, "re-dilation until step 7 of 10, MSW-MSA"),
+    ],
+)
+def test_raunet_leaves_the_sizes_to_control_lllite(block: int, attention: str, method: Method, described: str) -> None:
+    unet = tiny_unet()
+    unet_map = map_unet(unet)
+    control_lllite(unet, block, attention)
+    options = Options(native_size=64, method=method, damped_guidance=False)
+    plan = make_plan(options, unet_map, LATENT, Task(conflicts=conflicts(unet, unet_map, {})))
+    assert plan.describe(10) == described
+    passes_through(unet, plan)
+
+
+def test_raunet_would_break_control_lllite() -> None:
+    unet = tiny_unet()
+    control_lllite(unet, 7)
+    with pytest.raises(RuntimeError, match="size"):
+        passes_through(unet, make_plan(Options(native_size=64), map_unet(unet), LATENT))
+
+
+def passes_through(unet: LdmUNet, plan: Plan) -> None:
+    """A pass of ten steps."""
+    timesteps = uniform_timesteps(10)
+    x, context = inputs(LATENT)
+    with torch.inference_mode(), hidiffusion(unet, plan, Run(Schedule(timesteps))):
+        for t in timesteps:
+            unet(x, torch.tensor([float(t)]), context=context)
+
+
+def load_control_net_lllite_patch() -> Any:
+    """As the Forge family makes what it hands to the attentions."""
+
+    class control_net_lllite_patch:
+        def __call__(self, q: Any, k: Any, v: Any, options: Any) -> Any:
+            return q, k, v
+
+    return control_net_lllite_patch()
+
+
+@pytest.mark.parametrize("attention", ["attn1", "attn2"])
+def test_control_lllite_on_the_forge_family(attention: str) -> None:
+    unet = tiny_unet()
+    found = conflicts(unet, map_unet(unet), {"patches": {f"{attention}_patch": [load_control_net_lllite_patch()]}})
+    assert found.pop(Part.MSW_MSA, "") == ("another extension changes self-attention" if attention == "attn1" else "")
+    assert found == {Part.RAU_NET: LLLITE}
