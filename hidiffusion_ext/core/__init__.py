@@ -7,7 +7,7 @@ with hidiffusion(unet, plan, Run(Schedule(timesteps))):
 """
 
 from .apply import Run, hidiffusion
-from .options import Method, OptionError, Options, Passes, Preset, WindowShift
+from .options import Method, OptionError, Options, Passes, Preset, Refused, WindowShift
 from .plan import Plan, Span, Task
 from .planning import make_plan
 from .schedule import Schedule
@@ -21,6 +21,7 @@ __all__ = [
     "Passes",
     "Plan",
     "Preset",
+    "Refused",
     "Run",
     "Schedule",
     "Span",

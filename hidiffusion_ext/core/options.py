@@ -13,7 +13,11 @@ from enum import Enum
 from typing import Any, cast
 
 
-class OptionError(ValueError):
+class Refused(ValueError):
+    """What was asked for cannot be done; the message says why, in words that go into a sentence for the user."""
+
+
+class OptionError(Refused):
     """A setting that cannot be used; the message is one sentence naming the setting, the value and what is allowed."""
 
 

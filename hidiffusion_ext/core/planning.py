@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from .options import Method, Options, Passes, Preset
+from .options import Method, Options, Passes, Preset, Refused
 from .plan import CELL, Part, Plan, Task, WindowSite
 from .planning_hidiffusion import add_raunet
 from .planning_scalecrafter import add_redilation
@@ -24,7 +24,7 @@ NATIVE_AREA_LIMIT = 1.5
 """Pictures up to this multiple of the native area are native: 2:3 portraits such as 512x768 are made without help."""
 
 PLANNERS = {Method.HIDIFFUSION: add_raunet, Method.SCALECRAFTER: add_redilation}
-"""(options, plan so far, task) -> the plan with what the method does; its `reason` is set if that is nothing."""
+"""(options, plan so far, task) -> the plan with what the method does."""
 
 WORKS_BY = {Method.HIDIFFUSION: Part.RAU_NET, Method.SCALECRAFTER: Part.REDILATION}
 """What a method changes feature maps by."""
@@ -38,6 +38,9 @@ def make_plan(options: Options, unet: UNetMap, latent: Size, task: Task = Task()
         unet: The UNet's sites.
         latent: Latent (height, width) of the pass.
         task: What else the host knows.
+
+    Raises:
+        Refused: if the preset is for another model or method, or if everything asked for has to be left out.
     """
     native = options.native_size or _native_side(options.preset, unet.family, task)
     plan = Plan(unet, latent, native, window_shift=options.window_shift)
@@ -54,23 +57,25 @@ def make_plan(options: Options, unet: UNetMap, latent: Size, task: Task = Task()
             plan, reason=f"nothing to do at {width}x{height}: the model was made for {native}x{native}"
         )
     if options.preset is Preset.TURBO and unet.family is not Family.SDXL:
-        return nothing(f"the Turbo preset is for SDXL-Turbo, this model is {unet.family.value}")
+        raise Refused(f"the Turbo preset is for SDXL-Turbo, this model is {unet.family.value}")
     planned = PLANNERS[options.method](options, plan, task)
     left_out: list[Part] = []
     if WORKS_BY[options.method] in task.conflicts and _changes_features(planned):
         planned = dataclasses.replace(plan, preset=planned.preset)
         left_out.append(WORKS_BY[options.method])
     windows: tuple[WindowSite, ...] = ()
-    if options.msw_msa and not planned.reason:
+    if options.msw_msa:
         if Part.MSW_MSA in task.conflicts:
             left_out.append(Part.MSW_MSA)
         else:
             windows = finest_attentions(unet)
     reasons = tuple(f"{part.value} because {task.conflicts[part]}" for part in left_out)
     planned = dataclasses.replace(planned, windows=windows, left_out=reasons)
-    if planned.reason or windows or _changes_features(planned):
+    if windows or _changes_features(planned):
         return planned
-    return nothing(", ".join(f"no {what}" for what in reasons) or "everything it could do is switched off")
+    if reasons:
+        raise Refused(", ".join(f"no {what}" for what in reasons))
+    return nothing("everything it could do is switched off")
 
 
 def _changes_features(plan: Plan) -> bool:

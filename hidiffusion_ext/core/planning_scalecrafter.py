@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 
-from .options import Options, Preset
+from .options import Options, Preset, Refused
 from .plan import CELL, Plan, Redilation, Span, Task
 from .unet_map import Family
 
@@ -71,9 +71,13 @@ TAU = {
 
 
 def add_redilation(options: Options, plan: Plan, task: Task) -> Plan:
-    """The plan with re-dilation."""
+    """The plan with re-dilation.
+
+    Raises:
+        Refused: if the preset is HiDiffusion's Turbo.
+    """
     if options.preset is Preset.TURBO:
-        return dataclasses.replace(plan, reason="nothing: the Turbo preset belongs to HiDiffusion")
+        raise Refused("the Turbo preset belongs to the method HiDiffusion")
     down, across = (max(1.0, side * CELL / plan.native) for side in plan.latent)
 
     def factor(weight: float) -> tuple[float, float]:

@@ -12,8 +12,10 @@ from typing import cast
 
 from torch import nn
 
+from .options import Refused
 
-class UnsupportedUNet(ValueError):
+
+class UnsupportedUNet(Refused):
     """The model is not one HiDiffusion is made for; the message is one sentence for the user."""
 
 

@@ -9,8 +9,10 @@ from typing import Any
 
 from torch import nn
 
+from ..core import Refused
 
-class NoUNet(ValueError):
+
+class NoUNet(Refused):
     """The job's model has no UNet where the hosts keep it; the message is one sentence for the user."""
 
 

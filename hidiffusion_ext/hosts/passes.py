@@ -20,7 +20,7 @@ def plan_pass(p: Any, options: Options, latent: Size, *, hires: bool) -> tuple[M
         hires: Whether it is the second pass of a hires-fix job.
 
     Raises:
-        NoUNet, UnsupportedUNet: if this model cannot be patched.
+        Refused: if this model cannot be patched, or not as asked or not beside what else is at work.
     """
     model = find_model(p)
     unet_map = map_unet(model.unet)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from ..core import Options, UnsupportedUNet
+from ..core import Options, Refused
 from ..core.cost import Cost, count, speed_up
 from ..core.plan import CELL
 from ..core.windows import Size
-from ..hosts.model import Model, NoUNet
+from ..hosts.model import Model
 from ..hosts.passes import plan_pass
 
 
@@ -51,7 +51,7 @@ def view(job: Any, options: Options, passes: list[Pass]) -> dict[str, Any]:
         return _refused("no model is in memory yet; the plan is shown once one is loaded")
     try:
         planned = [plan_pass(job, options, _latent(one), hires=one.hires) for one in passes]
-    except (NoUNet, UnsupportedUNet) as error:
+    except Refused as error:
         return _refused(str(error))
     model, plan = planned[0]
     family = plan.unet.family.value

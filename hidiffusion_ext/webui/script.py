@@ -10,12 +10,11 @@ import torch
 
 from modules import scripts
 
-from ..core import OptionError, Options, Run, Schedule, UnsupportedUNet, hidiffusion
+from ..core import OptionError, Options, Refused, Run, Schedule, hidiffusion
 from ..core.options import SETTINGS
 from ..core.plan import CELL
 from ..core.windows import Size
 from ..hosts.guidance import damped_guidance
-from ..hosts.model import NoUNet
 from ..hosts.passes import plan_pass
 from ..hosts.sampling import around_next_pass
 from . import infotext
@@ -107,7 +106,7 @@ class HiDiffusionScript(scripts.Script):
                 self._refuse(p, TILED, hires=hires)
 
         def failed(error: Exception) -> None:
-            reason = str(error) if isinstance(error, (NoUNet, UnsupportedUNet)) else f"unexpected: {error}"
+            reason = str(error) if isinstance(error, Refused) else f"unexpected: {error}"
             if began:
                 logger.warning("not used from the model switch on: %s", reason)
             else:
@@ -130,7 +129,7 @@ class HiDiffusionScript(scripts.Script):
         """Notes in the infotext what a pass will get."""
         try:
             _, plan = plan_pass(p, options, latent, hires=hires)
-        except (NoUNet, UnsupportedUNet) as error:
+        except Refused as error:
             self._refuse(p, str(error), hires=hires)
             return
         expected = plan.describe() if plan.active else ""

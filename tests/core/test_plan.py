@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from unets import tiny_unet
 
-from hidiffusion_ext.core import Family, Options, Passes, Plan, Preset, Task, make_plan, map_unet
+from hidiffusion_ext.core import Family, Options, Passes, Plan, Preset, Refused, Task, make_plan, map_unet
 
 MAPS = {family: map_unet(tiny_unet(family)) for family in Family}
 INPAINTING = map_unet(tiny_unet(Family.SDXL, in_channels=9))
@@ -48,7 +48,8 @@ def test_turbo_has_the_pooled_pair_alone_and_is_native_at_512() -> None:
     turbo = plan(Family.SDXL, 1024, 1024, preset="Turbo")
     assert steps(turbo, 4) == (range(0), range(2))
     assert turbo.native == 512
-    assert not plan(Family.SD1, 1024, 1024, preset="Turbo").active
+    with pytest.raises(Refused, match="SDXL-Turbo, this model is SD1"):
+        plan(Family.SD1, 1024, 1024, preset="Turbo")
 
 
 def test_one_small_side_is_enough_for_the_2x_preset() -> None:

@@ -19,7 +19,19 @@ from hypothesis import strategies as st
 from torch import nn
 from unets import inputs, tiny_unet, uniform_timesteps
 
-from hidiffusion_ext.core import Family, Method, Options, Plan, Preset, Run, Schedule, hidiffusion, make_plan, map_unet
+from hidiffusion_ext.core import (
+    Family,
+    Method,
+    Options,
+    Plan,
+    Preset,
+    Refused,
+    Run,
+    Schedule,
+    hidiffusion,
+    make_plan,
+    map_unet,
+)
 from hidiffusion_ext.core.planning_scalecrafter import TAU
 from hidiffusion_ext.core.redilation import factor_at, input_size
 from ldm_unet import LdmUNet
@@ -189,7 +201,8 @@ def test_auto_follows_the_size_of_each_axis() -> None:
     assert between.redilations[0].span.end == pytest.approx(0.65)
     assert scalecrafter_plan(unet, (16, 24)).preset is Preset.X4
     assert scalecrafter_plan(unet, (16, 16), t1=0.3).redilations[0].span.end == 0.3
-    assert not scalecrafter_plan(unet, (16, 16), preset="Turbo").active
+    with pytest.raises(Refused, match="Turbo"):
+        scalecrafter_plan(unet, (16, 16), preset="Turbo")
 
 
 def test_the_plan_says_so() -> None:

@@ -76,8 +76,9 @@ def test_img2img_has_the_steps_its_strength_leaves(client: TestClient) -> None:
 
 def test_why_nothing_is_done(client: TestClient) -> None:
     assert plan(client, width=512, height=512)["mark"] == "nothing to do"
-    (told,) = plan(client, width=256, height=256, preset="Turbo", **NATIVE)["passes"]
-    assert told["text"] == "nothing: the Turbo preset is for SDXL-Turbo, this model is SD1.5"
+    turbo = plan(client, width=256, height=256, preset="Turbo", **NATIVE)
+    assert turbo["refused"] == "the Turbo preset is for SDXL-Turbo, this model is SD1.5"
+    assert (turbo["mark"], turbo["passes"]) == ("cannot be used", [])
     (told,) = plan(client, width=256, height=256, steps=1, msw_msa="false", **NATIVE)["passes"]
     assert (told["active"], told["text"]) == (False, "nothing: 1 steps are too few for these thresholds")
 
