@@ -21,6 +21,7 @@ from .overhead import overhead  # noqa: E402
 from .report import plot, rows, table, update_file  # noqa: E402
 from .subjects import MODELS, Setting, Subject  # noqa: E402
 from .timing import time_in_turns  # noqa: E402
+from .window_attention import window_attention  # noqa: E402
 
 COMMAND = "python -m benchmarks.speed"
 DOCUMENT = ROOT / "docs" / "performance.md"
@@ -57,7 +58,7 @@ def _measure(setting: Setting, arguments: argparse.Namespace) -> None:
 
 
 def _overhead(models: Sequence[str], *, dry_run: bool) -> None:
-    figures = {model: overhead(MODELS[model]) for model in models}
+    figures = {model: overhead(MODELS[model]) | window_attention(MODELS[model]) for model in models}
     for model, times in figures.items():
         print(f"{model}, microseconds: " + ", ".join(f"{name} {value:.0f}" for name, value in times.items()))
     if not dry_run:

@@ -15,6 +15,7 @@ from benchmarks.speed.overhead import overhead
 from benchmarks.speed.report import plot, rows, table, update_file
 from benchmarks.speed.subjects import Method, OperationCounter, Phase, Setting, Subject
 from benchmarks.speed.timing import Timing, time_in_turns
+from benchmarks.speed.window_attention import window_attention
 from hidiffusion_ext.core import Family, Options, make_plan, map_unet
 from hidiffusion_ext.core import Method as CoreMethod
 from ldm_unet import SD15, SDXL, Shape
@@ -79,6 +80,13 @@ def test_every_method_is_timed_and_leaves_the_unet_as_it_was(tiny: Subject) -> N
 def test_the_overhead_of_each_family(shape: Shape) -> None:
     figures = overhead(shape, 2)
     assert list(figures) == ["map the UNet", "plan a pass", "patch and restore", "hooks of one call"]
+    assert min(figures.values()) > 0
+
+
+@pytest.mark.parametrize("shape", [SD15, SDXL])
+def test_windows_are_timed_with_and_without_cutting(shape: Shape) -> None:
+    figures = window_attention(shape, 1, cells=8)
+    assert list(figures) == ["self-attention in windows", "its window attentions alone"]
     assert min(figures.values()) > 0
 
 
