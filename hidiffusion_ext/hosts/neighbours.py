@@ -6,6 +6,7 @@ from, so none of them is imported.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -38,6 +39,8 @@ def conflicts(unet: nn.Module, unet_map: UNetMap, transformer_options: Mapping[s
         found[Part.RAU_NET] = found[Part.REDILATION] = "Deep Shrink (Kohya HRFix) is on"
     elif _adds_to_tokens(unet, transformer_options):
         found[Part.RAU_NET] = LLLITE_IN_USE
+    elif _runs_beside_downsamplers(unet, unet_map):
+        found[Part.RAU_NET] = "a LoRA is computed beside a downsampler (setting: old method for Lora)"
     if reason := _windows_conflict(unet, unet_map, transformer_options):
         found[Part.MSW_MSA] = reason
     return found
@@ -56,6 +59,18 @@ def _adds_to_tokens(unet: nn.Module, transformer_options: Mapping[str, Any]) -> 
     if any(type(function).__qualname__.endswith(CONTROL_LLLITE) for function in functions):
         return True
     return any(getattr(module, "lllite_list", None) for module in unet.modules())
+
+
+def _runs_beside_downsamplers(unet: nn.Module, unet_map: UNetMap) -> bool:
+    """A LoRA in A1111's old way, by its setting `lora_functional`: it has a convolution of its own beside each of the
+    host's, with the stride that one had when the LoRA was loaded, and their outputs are added.
+    """
+    if not getattr(getattr(sys.modules.get("modules.shared"), "opts", None), "lora_functional", False):
+        return False
+    downsamplers = [unet.get_submodule(block.down) for block in unet_map.inputs if block.down]
+    layers = {getattr(downsampler, "network_layer_name", None) for downsampler in downsamplers}
+    loaded = getattr(sys.modules.get("networks"), "loaded_networks", ())
+    return any(layers & set(getattr(network, "modules", ())) for network in loaded)
 
 
 def _windows_conflict(unet: nn.Module, unet_map: UNetMap, transformer_options: Mapping[str, Any]) -> str:

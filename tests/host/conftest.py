@@ -67,7 +67,12 @@ def running_a1111(webui: Path, data: Path, extensions: list[Path]) -> Iterator[s
     for extension in extensions:
         (data / "extensions" / extension.name).symlink_to(extension)
     # After a job with other settings the WebUI restores only those that are in this file.
-    settings = {"live_previews_enable": False, "samples_save": False, "batch_cond_uncond": True}
+    settings = {
+        "live_previews_enable": False,
+        "samples_save": False,
+        "batch_cond_uncond": True,
+        "lora_functional": False,
+    }
     (data / "config.json").write_text(json.dumps(settings))
     checkpoint = data / "models" / "Stable-diffusion" / "tiny-random-sd1.safetensors"
     lora = data / "models" / "Lora" / "tiny-lora.safetensors"

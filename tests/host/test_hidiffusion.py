@@ -501,6 +501,21 @@ def test_a_lora_in_the_prompt(host: Host) -> None:
     assert same(host.txt2img(ON, **size)[0], plain)
 
 
+@pytest.mark.parametrize(
+    ("method", "active"), [("HiDiffusion", "MSW-MSA, no RAU-Net"), ("ScaleCrafter", "re-dil")]
+)
+def test_a_lora_computed_beside_its_layers(host: Host, method: str, active: str) -> None:
+    """The old way by a setting of A1111: beside the downsampler, with the stride that it had when it was loaded."""
+    if "tiny-lora" not in host.webui.loras() or "lora_functional" not in host.webui.call("/sdapi/v1/options"):
+        pytest.skip("this host has no Lora, or no such setting")
+    request = {**host.size(768, 768), "steps": 3, "override_settings": {"lora_functional": True}}
+    prompt = "a cat <lora:tiny-lora:1>"
+    images, info = host.txt2img({**ON, "method": method}, prompt=prompt, **request)
+    assert said(info)["HiDiffusion"].startswith(active)
+    assert not same(images, host.txt2img(prompt=prompt, **request)[0])
+    assert said(host.txt2img(ON, **request)[1])["HiDiffusion"].startswith("RAU-Net")  # no LoRA in this one
+
+
 @pytest.mark.parametrize("sort", ["control", "t2iadapter"])
 def test_a_controlnet(host: Host, sort: str) -> None:
     name = next((name for name in host.webui.controlnets() if sort in name), None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from functools import partial
 from types import SimpleNamespace
@@ -29,6 +30,7 @@ from hidiffusion_ext.core import (
 from hidiffusion_ext.core.plan import Part
 from hidiffusion_ext.hosts.neighbours import conflicts
 from ldm_unet import LdmUNet
+from modules import shared
 
 LATENT = (16, 24)
 
@@ -331,3 +333,23 @@ def test_control_lllite_on_the_forge_family(attention: str) -> None:
     found = conflicts(unet, map_unet(unet), {"patches": {f"{attention}_patch": [load_control_net_lllite_patch()]}})
     assert found.pop(Part.MSW_MSA, "") == ("another extension changes self-attention" if attention == "attn1" else "")
     assert found == {Part.RAU_NET: LLLITE}
+
+
+@pytest.mark.parametrize(
+    ("functional", "layer", "conflict"),
+    [
+        (True, "diffusion_model_input_blocks_3_0_op", True),
+        (True, "diffusion_model_input_blocks_1_1_proj_in", False),
+        (False, "diffusion_model_input_blocks_3_0_op", False),
+    ],
+)
+def test_a_lora_computed_beside_a_downsampler(
+    monkeypatch: pytest.MonkeyPatch, functional: bool, layer: str, conflict: bool
+) -> None:
+    unet = tiny_unet()
+    for name, module in unet.named_modules():
+        module.network_layer_name = f"diffusion_model_{name.replace('.', '_')}"
+    monkeypatch.setitem(shared.opts.data, "lora_functional", functional)
+    lora = SimpleNamespace(modules={layer: object()})
+    monkeypatch.setitem(sys.modules, "networks", SimpleNamespace(loaded_networks=[lora]))
+    assert set(conflicts(unet, map_unet(unet), {})) == ({Part.RAU_NET} if conflict else set())
