@@ -501,9 +501,7 @@ def test_a_lora_in_the_prompt(host: Host) -> None:
     assert same(host.txt2img(ON, **size)[0], plain)
 
 
-@pytest.mark.parametrize(
-    ("method", "active"), [("HiDiffusion", "MSW-MSA, no RAU-Net"), ("ScaleCrafter", "re-dil")]
-)
+@pytest.mark.parametrize(("method", "active"), [("HiDiffusion", "MSW-MSA, no RAU-Net"), ("ScaleCrafter", "re-dil")])
 def test_a_lora_computed_beside_its_layers(host: Host, method: str, active: str) -> None:
     """The old way by a setting of A1111: beside the downsampler, with the stride that it had when it was loaded."""
     if "tiny-lora" not in host.webui.loras() or "lora_functional" not in host.webui.call("/sdapi/v1/options"):
