@@ -20,6 +20,9 @@ from .model import is_controlled
 DEEP_SHRINK = "PatchModelAddDownscale."
 """Deep Shrink's class in the Forge family (Kohya HRFix), under the name it has in ComfyUI, where it comes from."""
 
+DEEP_SHRINK_A1111 = "KohyaHiresFix."
+"""The class of the extension for A1111 (sd-webui-kohya-hiresfix), which puts its blocks in place at the first step."""
+
 CONTROL_LLLITE = ".control_net_lllite_patch"
 """The Forge family's class of what ControlLLLite adds before attentions, under its name in ComfyUI."""
 
@@ -47,9 +50,13 @@ def conflicts(unet: nn.Module, unet_map: UNetMap, transformer_options: Mapping[s
 
 
 def _shrinks_features(transformer_options: Mapping[str, Any]) -> bool:
+    """Deep Shrink, by the functions it gives the host: to be called in the UNet (Forge) or at each step (A1111)."""
     patches = transformer_options.get("patches", {})
     functions = [*patches.get("input_block_patch", ()), *patches.get("input_block_patch_after_skip", ())]
-    return any(getattr(function, "__qualname__", "").startswith(DEEP_SHRINK) for function in functions)
+    callbacks = getattr(sys.modules.get("modules.script_callbacks"), "callback_map", {})
+    functions += [entry.callback for entry in callbacks.get("callbacks_cfg_denoiser", ())]
+    names = (getattr(function, "__qualname__", "") for function in functions)
+    return any(name.startswith((DEEP_SHRINK, DEEP_SHRINK_A1111)) for name in names)
 
 
 def _adds_to_tokens(unet: nn.Module, transformer_options: Mapping[str, Any]) -> bool:

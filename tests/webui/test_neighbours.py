@@ -30,7 +30,7 @@ from hidiffusion_ext.core import (
 from hidiffusion_ext.core.plan import Part
 from hidiffusion_ext.hosts.neighbours import conflicts
 from ldm_unet import LdmUNet
-from modules import shared
+from modules import script_callbacks, shared
 
 LATENT = (16, 24)
 
@@ -353,3 +353,24 @@ def test_a_lora_computed_beside_a_downsampler(
     lora = SimpleNamespace(modules={layer: object()})
     monkeypatch.setitem(sys.modules, "networks", SimpleNamespace(loaded_networks=[lora]))
     assert set(conflicts(unet, map_unet(unet), {})) == ({Part.RAU_NET} if conflict else set())
+
+
+class KohyaHiresFix:
+    """Deep Shrink as the extension for A1111 has it: while it is on, a callback at each step changes the blocks."""
+
+    def process(self) -> None:
+        def denoiser_callback(params: Any) -> None:
+            pass
+
+        script_callbacks.on_cfg_denoiser(denoiser_callback)
+
+
+def test_deep_shrink_on_a1111() -> None:
+    unet = tiny_unet()
+    KohyaHiresFix().process()
+    try:
+        found = conflicts(unet, map_unet(unet), {})
+    finally:
+        script_callbacks.callback_map["callbacks_cfg_denoiser"].pop()
+    assert found == dict.fromkeys((Part.RAU_NET, Part.REDILATION), "Deep Shrink (Kohya HRFix) is on")
+    assert conflicts(unet, map_unet(unet), {}) == {}
