@@ -126,13 +126,12 @@ class HiDiffusionScript(scripts.Script):
         return options if options.enabled else None
 
     def _expect(self, p: Any, options: Options, latent: Size, *, hires: bool) -> None:
-        """Notes in the infotext what a pass will get."""
+        """Notes in the infotext what a pass will get, as far as it is known before other extensions are ready."""
         try:
             _, plan = plan_pass(p, options, latent, hires=hires)
-        except Refused as error:
-            self._refuse(p, str(error), hires=hires)
-            return
-        expected = plan.describe() if plan.active else ""
+            expected = plan.describe() if plan.active else ""
+        except Refused:  # said when the pass starts, if it is still so
+            expected = ""
         infotext.write_active(p.extra_generation_params, options, expected, hires=hires)
 
     def _refuse(self, p: Any, reason: str, *, hires: bool) -> None:

@@ -1,0 +1,50 @@
+"""What cannot be done is said once, when the pass starts: what is expected before that may turn out otherwise."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import server
+from fastapi.testclient import TestClient
+
+from hidiffusion_ext.core import Refused
+from hidiffusion_ext.hosts.passes import plan_pass
+from hidiffusion_ext.webui import script as script_module
+from hidiffusion_ext.webui.log import logger
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+REASON = "another extension is in the way"
+
+
+@pytest.fixture(scope="module")
+def client() -> TestClient:
+    return TestClient(server.create_app([REPOSITORY]))
+
+
+@pytest.mark.parametrize(("early", "late"), [(True, False), (False, True), (True, True)])
+def test_what_holds_when_the_pass_starts(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch, early: bool, late: bool
+) -> None:
+    refused, said = iter([early, late]), []
+
+    def planned(*args: Any, **kwargs: Any) -> Any:
+        if next(refused):
+            raise Refused(REASON)
+        return plan_pass(*args, **kwargs)
+
+    monkeypatch.setattr(script_module, "plan_pass", planned)
+    monkeypatch.setattr(logger.handlers[0], "emit", lambda record: said.append(record.getMessage()))
+    payload = {"width": 256, "height": 256, "steps": 3, "prompt": "a cat"}
+    payload["alwayson_scripts"] = {"HiDiffusion": {"args": [{"enabled": True, "native_size": 128}]}}
+    info = json.loads(client.post("/sdapi/v1/txt2img", json=payload).json()["info"])
+    noted = {key: value for key, value in info["extra_generation_params"].items() if "HiDiffusion" in key}
+    if late:
+        assert noted == {"HiDiffusion refused": REASON}
+        assert said == [f"not used: {REASON}"]
+    else:
+        assert noted["HiDiffusion"] == "RAU-Net until step 1 of 3, MSW-MSA"
+        assert "HiDiffusion refused" not in noted
+        assert not any("not used" in line for line in said)
