@@ -95,6 +95,13 @@ class WebUI:
         except HTTPError:
             return []
 
+    def preprocessors(self) -> list[str]:
+        """The names of its ControlNet preprocessors; none if it has no support for them."""
+        try:
+            return self.call("/controlnet/module_list")["module_list"]
+        except HTTPError:
+            return []
+
     def fingerprint(self) -> dict[str, Any]:
         """What the probe sees of the UNet's modules."""
         return self.call("/probe/unet")

@@ -537,3 +537,48 @@ def test_a_controlnet(host: Host, sort: str) -> None:
     assert not same(guided, with_controlnet(None))
     assert same(guided, with_controlnet(always))
     assert same(plain, host.txt2img(always, **request)[0])
+
+
+@pytest.mark.parametrize(
+    ("module", "model", "left_out"),
+    [
+        ("reference_only", "none", "MSW-MSA"),
+        ("reference_adain", "none", "MSW-MSA"),
+        ("reference_adain+attn", "none", "MSW-MSA"),
+        ("none", "lllite", "RAU-Net"),
+    ],
+)
+def test_controlnets_that_work_in_attentions(webui: WebUI, module: str, model: str, left_out: str) -> None:
+    """They leave something on the modules after their first job, so what is compared are jobs after that."""
+    host = Host(webui)
+
+    def named(name: str, names: list[str]) -> str:
+        return next((found for found in names if name in found.casefold()), "")
+
+    unit = {"module": named(module, webui.preprocessors()), "model": named(model, ["None", *webui.controlnets()])}
+    if not all(unit.values()):
+        pytest.skip("this host has no such preprocessor or ControlNet model")
+    picture = encode(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8))
+    unit |= {"enabled": True, "image": picture, "weight": 1.0}
+    request = {**host.size(1024, 768), "steps": 4}
+
+    def controlled(options: Any) -> tuple[list[np.ndarray], dict[str, Any]]:
+        payload = host.payload(options, dict(request))
+        payload.setdefault("alwayson_scripts", {})["ControlNet"] = {"args": [unit]}
+        images, info = webui.txt2img(**payload)
+        return images[:1], said(info)
+
+    plain = host.txt2img(ON, **request)[0]
+    without, active = controlled(None)
+    assert not active
+    before = webui.fingerprint()
+    images, active = controlled({**ON, "method": "HiDiffusion"})
+    text = active.get("HiDiffusion") or active["HiDiffusion refused"]
+    assert f"no {left_out} because" in text
+    assert not same(images, plain)
+    images, active = controlled({**ON, "method": "ScaleCrafter"})
+    assert active["HiDiffusion"].startswith("re-dilation")
+    assert same(images, controlled({**ON, "method": "ScaleCrafter"})[0])
+    assert same(host.txt2img(ON, **request)[0], plain)
+    assert same(controlled(None)[0], without)
+    assert webui.fingerprint() == before
