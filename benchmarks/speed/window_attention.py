@@ -18,7 +18,7 @@ CELLS = 128
 
 
 @torch.inference_mode()
-def window_attention(shape: Shape, repeats: int = 9, cells: int = CELLS) -> dict[str, float]:
+def window_attention(shape: Shape, repeats: int = 5, cells: int = CELLS) -> dict[str, float]:
     """Median microseconds of the finest self-attention of a guided evaluation, measured in turns: with windows, as a
     patched call has it, and of its four window attentions alone, on tokens that are cut already."""
     level = 1 if shape.family is Family.SDXL else 0
