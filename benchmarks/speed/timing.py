@@ -5,9 +5,8 @@ from __future__ import annotations
 import itertools
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -24,7 +23,8 @@ class Timing:
 
     Attributes:
         seconds: One call's, in the order measured.
-        peak_bytes: Memory one call needs beyond what was allocated before it; None where that cannot be read.
+        peak_bytes: Memory a call needs beyond what was allocated before it, the most of these calls; None where that
+            cannot be read.
     """
 
     method: Method
@@ -46,26 +46,23 @@ class Timing:
 
 @torch.inference_mode()
 def time_in_turns(methods: Sequence[Method], repeats: int, device: str) -> list[Timing]:
-    """One call of every phase of every method, `repeats` times over; before them one of each to warm up, after them one
-    for the memory."""
+    """One call of every phase of every method, `repeats` times over; before them one of each to warm up."""
     jobs = [(method, phase) for method in methods for phase in method.phases]
-    seconds: dict[int, list[float]] = {index: [] for index in range(len(jobs))}
-    peaks: dict[int, int | None] = {}
-    turns = itertools.product(range(repeats + 2), enumerate(jobs))
-    for turn, (index, (method, phase)) in tqdm(turns, total=(repeats + 2) * len(jobs), unit="call"):
+    seconds: list[list[float]] = [[] for _ in jobs]
+    peaks: list[list[int]] = [[] for _ in jobs]
+    turns = itertools.product(range(repeats + 1), enumerate(jobs))
+    for turn, (index, (method, phase)) in tqdm(turns, total=(repeats + 1) * len(jobs), unit="call"):
         with method.open() as run:
-            call = partial(method.call, phase.step, run)
-            if turn == 0:
-                call()
-            elif turn > repeats:
-                peaks[index] = _peak(call, device)
-            else:
-                _finish(device)
-                started = time.perf_counter()
-                call()
-                _finish(device)
-                seconds[index].append(time.perf_counter() - started)
-    return [Timing(*job, tuple(seconds[index]), peaks[index]) for index, job in enumerate(jobs)]
+            before = _start_peak(device)
+            started = time.perf_counter()
+            method.call(phase.step, run)
+            _finish(device)
+            elapsed = time.perf_counter() - started
+        if turn > 0:
+            seconds[index].append(elapsed)
+            if before is not None:
+                peaks[index].append(_peak(device) - before)
+    return [Timing(*job, tuple(seconds[index]), max(peaks[index], default=None)) for index, job in enumerate(jobs)]
 
 
 def _finish(device: str) -> None:
@@ -73,20 +70,21 @@ def _finish(device: str) -> None:
         torch.cuda.synchronize()
 
 
-def _peak(call: Callable[[], None], device: str) -> int | None:
+def _start_peak(device: str) -> int | None:
+    """Lets the peak of the memory in use start anew; returns what is in use now, or None where it cannot be read."""
     if device == "cuda":
-        before = torch.cuda.memory_allocated()
+        torch.cuda.synchronize()
         torch.cuda.reset_peak_memory_stats()
-        call()
-        return torch.cuda.max_memory_allocated() - before
+        return torch.cuda.memory_allocated()
     try:
         RESET_PEAK.write_text("5")  # Linux: the peak of resident memory starts anew
-        before = _resident("VmRSS")
-        call()
-        return max(0, _resident("VmHWM") - before)
+        return _resident("VmRSS")
     except OSError:
-        call()
         return None
+
+
+def _peak(device: str) -> int:
+    return torch.cuda.max_memory_allocated() if device == "cuda" else _resident("VmHWM")
 
 
 def _resident(name: str) -> int:
