@@ -17,6 +17,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.quality.deep_shrink import deep_shrink
+from benchmarks.quality.hyper_tile import TILE, hyper_tile
 from hidiffusion_ext.core import Method as CoreMethod
 from hidiffusion_ext.core import Options, Plan, Run, Schedule, hidiffusion, make_plan, map_unet
 from hidiffusion_ext.core.plan import CELL
@@ -166,6 +167,7 @@ class Subject:
         uncounted = (Phase(ALWAYS, 0, self.setting.steps, None),)
         yield Method("token merging 50%", uncounted, self._token_merging, self._call)
         yield from self._deep_shrink()
+        yield self._hyper_tile()
 
     def _call(self, step: int, run: Run | None) -> None:
         t = torch.full((len(self.x),), self.setting.timesteps[step], device=self.x.device)
@@ -217,6 +219,13 @@ class Subject:
             for count in dict.fromkeys(each)
         )
         yield Method("Deep Shrink", phases, lambda: around(self.unet), self._call)
+
+    def _hyper_tile(self) -> Method:
+        def around(unet: nn.Module) -> AbstractContextManager[None]:
+            return hyper_tile(unet, map_unet(unet), self.setting.latent, TILE // CELL)
+
+        always = Phase(ALWAYS, 0, self.setting.steps, self.counter.count(around(self.counter.unet), 0))
+        return Method("HyperTile", (always,), lambda: around(self.unet), self._call)
 
 
 def _active(plan: Plan, step: int, steps: int) -> str:
