@@ -18,6 +18,7 @@ sys.path.insert(0, str(ROOT / "tools"))
 from benchmarks.documents import insert_figures  # noqa: E402
 
 from .overhead import overhead  # noqa: E402
+from .profiling import profile_in_turns, profile_table  # noqa: E402
 from .report import plot, rows, table, update_file  # noqa: E402
 from .subjects import MODELS, Setting, Subject  # noqa: E402
 from .timing import time_in_turns  # noqa: E402
@@ -53,6 +54,8 @@ def _measure(setting: Setting, arguments: argparse.Namespace) -> None:
         everything = update_file(RESULTS / "speed.json", measured)
         plot(everything, RESULTS / "speed.png")
         insert_figures(DOCUMENT, table(everything), COMMAND)
+    if arguments.profile:
+        print(profile_table(profile_in_turns(methods, arguments.repeats, setting.device)), flush=True)
     del subject, methods
     gc.collect()
 
@@ -84,6 +87,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--repeats", type=int, default=3, help="how often each call is timed")
     parser.add_argument("--methods", nargs="+", default=["*"], help="patterns; the plain UNets always run")
     parser.add_argument("--threads", type=int, help="CPU threads (default: torch's own choice)")
+    parser.add_argument("--profile", action="store_true", help="print where the time goes, by kind of operation, too")
     parser.add_argument("--dry-run", action="store_true", help="only print")
     return parser
 

@@ -12,6 +12,7 @@ from unets import tiny_shape
 
 from benchmarks.speed import subjects
 from benchmarks.speed.overhead import overhead
+from benchmarks.speed.profiling import KINDS, OTHER, profile_in_turns, profile_table
 from benchmarks.speed.report import plot, rows, table, update_file
 from benchmarks.speed.subjects import Method, OperationCounter, Phase, Setting, Subject
 from benchmarks.speed.timing import Timing, time_in_turns
@@ -74,6 +75,20 @@ def test_every_method_is_timed_and_leaves_the_unet_as_it_was(tiny: Subject) -> N
     assert [(p.name, p.step, p.count) for p in ours.phases] == [("strided pair + windows", 0, 20), ("windows", 20, 30)]
     stretched = next(method for method in methods if method.name == "ScaleCrafter")
     assert [(p.name, p.step, p.count) for p in stretched.phases] == [("re-dilation by 2", 0, 30), ("nothing", 30, 20)]
+
+
+def test_a_profile_shows_each_kind_of_operation_where_it_is(tiny: Subject) -> None:
+    methods = [method for method in tiny.methods() if method.name in ("vanilla", "RAU-Net + MSW-MSA")]
+    profiles = profile_in_turns(methods, 1, "cpu")
+    assert list(profiles) == [(method.name, phase.name) for method in methods for phase in method.phases]
+    assert all(list(shares) == [*KINDS, OTHER] and min(shares.values()) > 0 for shares in profiles.values())
+    assert profile_table(profiles).count("\n") == 1 + len(profiles)
+
+    x = torch.ones(64, 64)
+    phases = (Phase("always", 0, 1, None),)
+    move = Method("move", phases, nullcontext, lambda step, run: x.index_select(0, torch.arange(64)))
+    (shares,) = profile_in_turns([move], 1, "cpu").values()
+    assert {kind for kind, seconds in shares.items() if seconds} == {"copies and resizes", OTHER}
 
 
 @pytest.mark.parametrize("shape", [SD15, SDXL])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections import Counter
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_iter
 from torch.utils.flop_counter import FlopCounterMode
 from unets import inputs, tiny_unet, uniform_timesteps
 
@@ -34,6 +36,26 @@ class Operations(TorchDispatchMode):
         if not func.is_view and func._schema.name != "aten::_unsafe_view":
             self.counts[func._schema.name] += 1
         return func(*args, **(kwargs or {}))
+
+
+class Memory(TorchDispatchMode):
+    """Follows the bytes of the tensors that operations make, for as long as they are there."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.alive: dict[int, int] = {}
+        self.peak = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        for tensor in tree_iter(result):
+            if isinstance(tensor, torch.Tensor):
+                storage = tensor.untyped_storage()
+                if storage._cdata not in self.alive:
+                    self.alive[storage._cdata] = storage.nbytes()
+                    weakref.finalize(storage, self.alive.pop, storage._cdata)
+        self.peak = max(self.peak, sum(self.alive.values()))
+        return result
 
 
 def patched(unet: LdmUNet, plan: Plan) -> AbstractContextManager[None]:
@@ -115,6 +137,32 @@ def test_raunet_adds_one_resize_and_works_below_as_at_half_the_size() -> None:
     assert brings_back is not None
     expected += full[brings_back] - half[brings_back]
     assert multiplications(unet, LATENT, patched(unet, plan))[""] == expected
+
+
+@torch.no_grad()
+def peak_bytes(unet: LdmUNet, patch: AbstractContextManager[None], time: float) -> int:
+    x, context = inputs(LATENT)
+    t = torch.tensor([time])
+    with patch:
+        unet(x, t, context=context)  # the tables of the windows are made once
+        with Memory() as memory:
+            unet(x, t, context=context)
+    return memory.peak
+
+
+@pytest.mark.parametrize("native", [NATIVE, NATIVE // 2], ids=["2x", "4x"])
+@pytest.mark.parametrize("msw_msa", [True, False])
+@pytest.mark.parametrize("method", Method)
+@pytest.mark.parametrize("family", Family)
+def test_no_call_needs_more_memory_than_the_unpatched_one(
+    family: Family, method: Method, msw_msa: bool, native: int
+) -> None:
+    unet = tiny_unet(family)
+    wanted = Options(native_size=native, method=method, msw_msa=msw_msa, damped_guidance=False, dispersion=False)
+    plan = make_plan(wanted, map_unet(unet), LATENT)
+    vanilla = peak_bytes(unet, nullcontext(), 999.0)
+    for time in uniform_timesteps(STEPS)[::3]:
+        assert peak_bytes(unet, patched(unet, plan), time) <= vanilla
 
 
 def test_nothing_is_added_where_there_is_nothing_to_do() -> None:
