@@ -31,7 +31,8 @@ class Row:
         achieved_over_bound: How much of it time shows; above 1 the saved operations were slower ones than the rest.
         ours_over_official: The official code's speed-up over ours in the same phase; below 1 ours is faster. Only in
             the row of what the official code does.
-        peak_bytes: Memory a call needs beyond what was there before; the most of all phases.
+        peak_bytes: What the tensors of one call take at most at once, beyond the weights and the input; the most of all
+            phases; None where it was not counted.
     """
 
     model: str

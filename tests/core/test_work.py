@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import weakref
 from collections import Counter
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import pytest
 import torch
+from tensor_memory import TensorMemory
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_iter
 from torch.utils.flop_counter import FlopCounterMode
 from unets import inputs, tiny_unet, uniform_timesteps
 
@@ -36,26 +35,6 @@ class Operations(TorchDispatchMode):
         if not func.is_view and func._schema.name != "aten::_unsafe_view":
             self.counts[func._schema.name] += 1
         return func(*args, **(kwargs or {}))
-
-
-class Memory(TorchDispatchMode):
-    """Follows the bytes of the tensors that operations make, for as long as they are there."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.alive: dict[int, int] = {}
-        self.peak = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
-        for tensor in tree_iter(result):
-            if isinstance(tensor, torch.Tensor):
-                storage = tensor.untyped_storage()
-                if storage._cdata not in self.alive:
-                    self.alive[storage._cdata] = storage.nbytes()
-                    weakref.finalize(storage, self.alive.pop, storage._cdata)
-        self.peak = max(self.peak, sum(self.alive.values()))
-        return result
 
 
 def patched(unet: LdmUNet, plan: Plan) -> AbstractContextManager[None]:
@@ -145,7 +124,7 @@ def peak_bytes(unet: LdmUNet, patch: AbstractContextManager[None], time: float) 
     t = torch.tensor([time])
     with patch:
         unet(x, t, context=context)  # the tables of the windows are made once
-        with Memory() as memory:
+        with TensorMemory() as memory:
             unet(x, t, context=context)
     return memory.peak
 
