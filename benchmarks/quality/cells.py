@@ -58,7 +58,6 @@ def all_cells() -> list[Cell]:
         (SQUARE_2X, [*SCALECRAFTER, "ScaleCrafter T1 0.9", "Deep Shrink", "Deep Shrink 75%"]),
         (SQUARE_2X, ["HiDiffusion T1 0.2", "HiDiffusion T1 0.6", "HiDiffusion T1 0.8 T2 0.4", "RAU-Net only T1 0.8"]),
         *((size, OTHER_ASPECTS) for size in (TALL, WIDE, VERY_TALL)),
-        (SQUARE_2X, ["HyperTile"]),
         (SQUARE_2X, [f"HiDiffusion T1 0.8, {policy}" for policy in SHIFT_POLICIES]),
         *((size, SCALECRAFTER) for size in (TALL, SQUARE_2_5X)),
         (SQUARE_4X, ["direct", "HiDiffusion", "HiDiffusion T1 0.95 T2 0.7", *SCALECRAFTER]),

@@ -11,7 +11,6 @@ from hidiffusion_ext.core.plan import CELL
 from hidiffusion_ext.core.windows import Size
 
 from .deep_shrink import deep_shrink
-from .hyper_tile import hyper_tile
 from .shifts import INDEPENDENT, LOW_DISCREPANCY, Policy, shifts_by
 
 MakePatch = Callable[[DemoModel, Size, int], Patch]
@@ -24,11 +23,6 @@ def _direct(model: DemoModel, size: Size, seed: int) -> Patch:
 
 def _deep_shrink(end: float) -> MakePatch:
     return lambda model, size, seed: lambda timesteps: deep_shrink(model.unet, model.unet_map, Schedule(timesteps), end)
-
-
-def _hyper_tile(model: DemoModel, size: Size, seed: int) -> Patch:
-    latent = size[0] // CELL, size[1] // CELL
-    return lambda timesteps: hyper_tile(model.unet, model.unet_map, latent, NATIVE // 2 // CELL)
 
 
 def _hidiffusion(policy: Policy | None = None, **options: object) -> MakePatch:
@@ -78,7 +72,6 @@ METHODS: dict[str, MakePatch] = {
     "ScaleCrafter T1 0.9": _scalecrafter(preset=Preset.CUSTOM, t1=0.9),
     "Deep Shrink": _deep_shrink(0.35),
     "Deep Shrink 75%": _deep_shrink(0.75),
-    "HyperTile": _hyper_tile,
 }
 """Dispersion and damped guidance belong to the 4x preset, which is used at every size then.
 

@@ -17,7 +17,6 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.quality.deep_shrink import deep_shrink
-from benchmarks.quality.hyper_tile import TILE, hyper_tile
 from hidiffusion_ext.core import Method as CoreMethod
 from hidiffusion_ext.core import Options, Plan, Run, Schedule, hidiffusion, make_plan, map_unet
 from hidiffusion_ext.core.plan import CELL
@@ -25,6 +24,8 @@ from hidiffusion_ext.core.redilation import factor_at
 from hidiffusion_ext.core.windows import Size
 from ldm_unet import SD15, SDXL, Shape, ldm_unet
 from official_hidiffusion import NAMES, DiffusionPipeline, diffusers_unet
+
+from .hyper_tile import TILE, hyper_tile
 
 MODELS = {"sd15": SD15, "sdxl": SDXL}
 

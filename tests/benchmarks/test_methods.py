@@ -9,12 +9,10 @@ import torch
 from unets import inputs, tiny_unet, uniform_timesteps
 
 from benchmarks.quality.deep_shrink import deep_shrink
-from benchmarks.quality.hyper_tile import hyper_tile
 from benchmarks.quality.methods import METHODS
 from benchmarks.quality.shifts import INDEPENDENT, LOW_DISCREPANCY, SITES, shifts_by
 from demo_model import DemoModel
 from hidiffusion_ext.core import Schedule, map_unet, windows
-from hidiffusion_ext.core.planning import finest_attentions
 
 STEPS = 10
 SIZES = [(32, 32), (24, 48), (48, 16)]
@@ -45,38 +43,6 @@ def test_deep_shrink_works_at_a_lower_size_for_the_first_steps_only(latent: tupl
     assert torch.equal(shrunk[1], direct[1])
     assert torch.equal(unet(x, early, context), direct[0])
     assert seen == [(latent[0] // 4, latent[1] // 4), (latent[0] // 2, latent[1] // 2)]
-
-
-@pytest.mark.parametrize(
-    ("latent", "tile", "grid"), [((32, 32), 8, (4, 4)), ((24, 48), 8, (3, 6)), ((48, 24), 7, (8, 4))]
-)
-def test_hyper_tile_looks_at_tiles_of_at_most_that_side(
-    latent: tuple[int, int], tile: int, grid: tuple[int, int]
-) -> None:
-    unet = tiny_unet()
-    x, context = inputs(latent)
-    time = torch.tensor([999.0])
-    before = unet(x, time, context)
-    attention = unet.get_submodule(finest_attentions(map_unet(unet))[0].attention)
-    seen: list[tuple[torch.Tensor, torch.Tensor]] = []
-    with hyper_tile(unet, map_unet(unet), latent, tile):
-        handle = attention.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
-        unet(x, time, context)
-        handle.remove()
-    ny, nx = grid
-    assert seen[0].shape[:2] == (len(x) * ny * nx, latent[0] // ny * (latent[1] // nx))
-    assert torch.equal(unet(x, time, context), before)
-
-
-def test_hyper_tile_puts_every_token_back_where_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
-    unet = tiny_unet()
-    x, context = inputs((24, 48))
-    time = torch.tensor([999.0])
-    for site in finest_attentions(map_unet(unet)):
-        monkeypatch.setattr(unet.get_submodule(site.attention), "forward", lambda tokens, **rest: tokens)
-    before = unet(x, time, context)
-    with hyper_tile(unet, map_unet(unet), (24, 48), 8):
-        assert torch.equal(unet(x, time, context), before)
 
 
 @pytest.mark.parametrize("name", METHODS)

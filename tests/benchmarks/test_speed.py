@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from unets import tiny_shape
+from unets import inputs, tiny_shape, tiny_unet
 
 from benchmarks.speed import subjects
+from benchmarks.speed.hyper_tile import hyper_tile
 from benchmarks.speed.overhead import overhead
 from benchmarks.speed.profiling import KINDS, OTHER, profile_in_turns, profile_table
 from benchmarks.speed.report import plot, rows, table, update_file
@@ -19,6 +20,7 @@ from benchmarks.speed.timing import Timing, time_in_turns
 from benchmarks.speed.window_attention import window_attention
 from hidiffusion_ext.core import Family, Options, make_plan, map_unet
 from hidiffusion_ext.core import Method as CoreMethod
+from hidiffusion_ext.core.planning import finest_attentions
 from ldm_unet import SD15, SDXL, Shape
 
 
@@ -75,6 +77,38 @@ def test_every_method_is_timed_and_leaves_the_unet_as_it_was(tiny: Subject) -> N
     assert [(p.name, p.step, p.count) for p in ours.phases] == [("strided pair + windows", 0, 20), ("windows", 20, 30)]
     stretched = next(method for method in methods if method.name == "ScaleCrafter")
     assert [(p.name, p.step, p.count) for p in stretched.phases] == [("re-dilation by 2", 0, 30), ("nothing", 30, 20)]
+
+
+@pytest.mark.parametrize(
+    ("latent", "tile", "grid"), [((32, 32), 8, (4, 4)), ((24, 48), 8, (3, 6)), ((48, 24), 7, (8, 4))]
+)
+def test_hyper_tile_looks_at_tiles_of_at_most_that_side(
+    latent: tuple[int, int], tile: int, grid: tuple[int, int]
+) -> None:
+    unet = tiny_unet()
+    x, context = inputs(latent)
+    time = torch.tensor([999.0])
+    before = unet(x, time, context)
+    attention = unet.get_submodule(finest_attentions(map_unet(unet))[0].attention)
+    seen: list[tuple[torch.Tensor, torch.Tensor]] = []
+    with hyper_tile(unet, map_unet(unet), latent, tile):
+        handle = attention.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
+        unet(x, time, context)
+        handle.remove()
+    ny, nx = grid
+    assert seen[0].shape[:2] == (len(x) * ny * nx, latent[0] // ny * (latent[1] // nx))
+    assert torch.equal(unet(x, time, context), before)
+
+
+def test_hyper_tile_puts_every_token_back_where_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    unet = tiny_unet()
+    x, context = inputs((24, 48))
+    time = torch.tensor([999.0])
+    for site in finest_attentions(map_unet(unet)):
+        monkeypatch.setattr(unet.get_submodule(site.attention), "forward", lambda tokens, **rest: tokens)
+    before = unet(x, time, context)
+    with hyper_tile(unet, map_unet(unet), (24, 48), 8):
+        assert torch.equal(unet(x, time, context), before)
 
 
 def test_a_profile_shows_each_kind_of_operation_where_it_is(tiny: Subject) -> None:
