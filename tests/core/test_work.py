@@ -137,7 +137,7 @@ def test_no_call_needs_more_memory_than_the_unpatched_one(
     family: Family, method: Method, msw_msa: bool, native: int
 ) -> None:
     unet = tiny_unet(family)
-    wanted = Options(native_size=native, method=method, msw_msa=msw_msa, damped_guidance=False, dispersion=False)
+    wanted = Options(native_size=native, method=method, msw_msa=msw_msa, damped_guidance=False, dispersion=True)
     plan = make_plan(wanted, map_unet(unet), LATENT)
     vanilla = peak_bytes(unet, nullcontext(), 999.0)
     for time in uniform_timesteps(STEPS)[::3]:
