@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from ldm.modules.diffusionmodules.model import Decoder
+from ldm.modules.diffusionmodules.model import Decoder, Encoder
 from ldm.modules.diffusionmodules.openaimodel import UNetModel
 from omegaconf import OmegaConf
 from safetensors.torch import load_file
@@ -22,6 +22,8 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 from fused_attention import use_fused_attention
 from hidiffusion_ext.core import Plan, Run, Schedule, UNetMap, hidiffusion, map_unet
 from hidiffusion_ext.core.damped_guidance import damp
+from hidiffusion_ext.core.plan import CELL
+from hidiffusion_ext.core.windows import Size
 
 FOLDER = Path(__file__).resolve().parent.parent / "demo"
 NATIVE = 128
@@ -54,11 +56,16 @@ class DemoModel:
         text_folder = folder / "text_encoder"
 
         self.unet = UNetModel(**params["unet_config"]["params"])
+        channels, embedded = autoencoder["ddconfig"]["z_channels"], autoencoder["embed_dim"]
+        self.encoder = Encoder(**autoencoder["ddconfig"])
+        self.quant = nn.Conv2d(2 * channels, 2 * embedded, 1)
         self.decoder = Decoder(**autoencoder["ddconfig"])
-        self.post_quant = nn.Conv2d(autoencoder["embed_dim"], autoencoder["ddconfig"]["z_channels"], 1)
+        self.post_quant = nn.Conv2d(embedded, channels, 1)
         self.text = CLIPTextModel(CLIPTextConfig.from_pretrained(text_folder))
         parts = {
             "model.diffusion_model.": self.unet,
+            "first_stage_model.encoder.": self.encoder,
+            "first_stage_model.quant_conv.": self.quant,
             "first_stage_model.decoder.": self.decoder,
             "first_stage_model.post_quant_conv.": self.post_quant,
             "cond_stage_model.transformer.": self.text,
@@ -92,35 +99,51 @@ class DemoModel:
         tokens = self.tokenizer(list(prompts), return_tensors="pt", **padded)
         return self.text(tokens.input_ids).last_hidden_state
 
-    @torch.inference_mode()
     def sample(
+        self, prompts: Sequence[str], seeds: Sequence[int], size: Size = (NATIVE, NATIVE), **settings: Any
+    ) -> torch.Tensor:
+        """Pictures [B, 3, H, W], 0 to 1, of (height, width) pixels, multiples of 8; the settings are `draw`'s."""
+        return self.decode(self.draw(prompts, seeds, (size[0] // CELL, size[1] // CELL), **settings))
+
+    @torch.inference_mode()
+    def draw(
         self,
         prompts: Sequence[str],
         seeds: Sequence[int],
-        size: tuple[int, int] = (NATIVE, NATIVE),
+        latent: Size,
         *,
+        begin: torch.Tensor | None = None,
+        strength: float = 1.0,
         patch: Patch = untouched,
         steps: int = 20,
         guidance: float = 4.0,
         progress: Progress = iter,
     ) -> torch.Tensor:
-        """Pictures by DDIM (arXiv 2010.02502, equation 12, eta 0) with classifier-free guidance; the model predicts v.
+        """Latents by DDIM (arXiv 2010.02502, equation 12, eta 0) with classifier-free guidance; the model predicts v.
 
         Args:
             prompts, seeds: One each per picture; a picture depends on its own alone.
-            size: (height, width) in pixels, multiples of 8.
+            latent: (height, width) in latent cells.
+            begin: Clean latents [B, 4, h, w] to go on from, as in img2img or a hires pass; None for pure noise.
+            strength: With `begin`, the share of the training timesteps that its noise stands for. The pass then takes
+                `int(strength * steps) + 1` steps, as AUTOMATIC1111's WebUI does.
             patch: What is done to the UNet.
-            steps: Steps, evenly spaced.
+            steps: Steps of a whole pass, evenly spaced.
             guidance: Classifier-free guidance scale.
             progress: Wraps the steps, such as `tqdm`.
 
         Returns:
-            [B, 3, H, W], 0 to 1.
+            [B, 4, h, w], clean.
         """
-        latent = (4, size[0] // 8, size[1] // 8)
-        x = torch.stack([torch.randn(latent, generator=torch.Generator().manual_seed(seed)) for seed in seeds])
+        noises = [torch.randn((4, *latent), generator=torch.Generator().manual_seed(seed)) for seed in seeds]
+        x = torch.stack(noises)
+        if begin is not None:
+            steps = int(strength * steps) + 1
+        timesteps = torch.linspace(999 * strength, 0, steps + 1)[:-1].round().tolist()
+        if begin is not None:
+            alpha = float(self.alphas[int(timesteps[0])])
+            x = alpha**0.5 * begin + (1 - alpha) ** 0.5 * x
         context = torch.cat([self.context(prompts), self.context([""] * len(prompts))])
-        timesteps = torch.linspace(999, 0, steps + 1)[:-1].round().tolist()
         pictures = range(len(prompts))
         with patch(timesteps) as run:
             for step in progress(range(steps)):
@@ -137,7 +160,13 @@ class DemoModel:
                 clean = alpha**0.5 * x - (1 - alpha) ** 0.5 * v
                 noise = alpha**0.5 * v + (1 - alpha) ** 0.5 * x
                 x = previous**0.5 * clean + (1 - previous) ** 0.5 * noise
-        return self.decode(x)
+        return x
+
+    @torch.inference_mode()
+    def encode(self, pictures: torch.Tensor) -> torch.Tensor:
+        """Pictures [B, 3, H, W], 0 to 1, sides multiples of 8 -> the means of their latents, as sampled."""
+        means = self.quant(self.encoder(2 * pictures - 1)).float().chunk(2, dim=1)[0]
+        return means * self.scale_factor
 
     @torch.inference_mode()
     def decode(self, x: torch.Tensor) -> torch.Tensor:

@@ -19,6 +19,7 @@ from benchmarks.documents import insert_figures  # noqa: E402
 
 from .cells import NATIVE_ROW, Cell, Store, all_cells  # noqa: E402
 from .classifier import load_classifier  # noqa: E402
+from .detail import load_detail_net  # noqa: E402
 from .measures import Measures, Row  # noqa: E402
 from .running import fill_cells  # noqa: E402
 
@@ -60,7 +61,7 @@ def _report(arguments: argparse.Namespace, store: Store, captions: list[str]) ->
     from . import report
     from .preparing import load_native_counts
 
-    measures = Measures(store, load_classifier(), captions, load_native_counts())
+    measures = Measures(store, load_classifier(), load_detail_net(), captions, load_native_counts())
     rows = measures.rows(all_cells(), arguments.images)
     if not rows:
         print("Too few pictures yet for any figure.")
@@ -104,7 +105,7 @@ def _parser() -> argparse.ArgumentParser:
         default="run",
         choices=["run", "report", "list", "prepare"],
         help="run: sample what is missing and report (default); report: report only; list: show the cells; "
-        "prepare: train the classifier, count native objects, test the counter (needs the font)",
+        "prepare: train the classifier, count native objects, test the counter",
     )
     parser.add_argument(
         "--cells", nargs="+", default=["*"], metavar="PATTERN", help="only these cells, such as '*-256x256'"

@@ -14,6 +14,8 @@ from PIL.PngImagePlugin import PngInfo
 
 NATIVE_ROW = "native"
 REFERENCE_ROW = "native reference"
+TRUE_ROW = "true rendering"
+TRUE_DECODED_ROW = "true rendering, decoded"
 FIRST_SEED = {REFERENCE_ROW: 500_000}
 """Picture i of a cell has seed 1000 + i; the reference, which all cells are compared with, other seeds."""
 
@@ -24,13 +26,21 @@ SQUARE_2X, SQUARE_2_5X, SQUARE_4X = (256, 256), (320, 320), (512, 512)
 TALL, WIDE, VERY_TALL = (384, 192), (192, 384), (384, 128)
 
 OTHER_ASPECTS = ["direct", "HiDiffusion", "HiDiffusion T1 0.8", "Deep Shrink 75%"]
-SHIFT_POLICIES = ["random shift", "independent shifts", "low-discrepancy shift"]
 SCALECRAFTER = [
     "ScaleCrafter",
     "ScaleCrafter + dispersion",
     "ScaleCrafter + damped guidance",
     "ScaleCrafter + MSW-MSA",
 ]
+SHIFT_POLICIES = ["random shift", "independent shifts", "low-discrepancy shift"]
+STRENGTHS = (0.2, 0.3, 0.5, 0.7, 0.9)
+HELPERS = ("direct", "MSW-MSA only", "HiDiffusion")
+"""What a second pass is made with."""
+
+
+def second_pass(strength: float, helper: str, in_pixels: bool = True) -> str:
+    """The name of the method that goes over an enlarged native picture again."""
+    return f"hires {strength:g} in {'pixels' if in_pixels else 'the latent'}, {helper}"
 
 
 @dataclass(frozen=True)
@@ -52,16 +62,24 @@ class Cell:
 
 def all_cells() -> list[Cell]:
     """Every cell, most important first: a budget of time works through the list in this order."""
+    second = [second_pass(strength, helper) for strength in STRENGTHS for helper in HELPERS]
+    in_latent = [second_pass(strength, helper, False) for strength in STRENGTHS for helper in HELPERS]
     by_size: list[tuple[tuple[int, int], list[str]]] = [
         ((128, 128), [REFERENCE_ROW, NATIVE_ROW]),
+        (SQUARE_2X, [TRUE_ROW, TRUE_DECODED_ROW, "native + bicubic", "native + Lanczos"]),
         (SQUARE_2X, ["direct", "HiDiffusion", "HiDiffusion T1 0.8", "RAU-Net only", "MSW-MSA only"]),
-        (SQUARE_2X, [*SCALECRAFTER, "ScaleCrafter T1 0.9", "Deep Shrink", "Deep Shrink 75%"]),
+        (SQUARE_2X, second),
+        (SQUARE_2X, ["ScaleCrafter", "ScaleCrafter + MSW-MSA", "Deep Shrink", "Deep Shrink 75%"]),
+        (SQUARE_4X, [TRUE_ROW, TRUE_DECODED_ROW, "native + bicubic", "native + Lanczos"]),
+        (SQUARE_4X, ["direct", "HiDiffusion", "HiDiffusion T1 0.95 T2 0.7"]),
+        (SQUARE_4X, [second_pass(strength, "MSW-MSA only") for strength in (0.3, 0.5)]),
+        (SQUARE_2X, in_latent),
         (SQUARE_2X, ["HiDiffusion T1 0.2", "HiDiffusion T1 0.6", "HiDiffusion T1 0.8 T2 0.4", "RAU-Net only T1 0.8"]),
         *((size, OTHER_ASPECTS) for size in (TALL, WIDE, VERY_TALL)),
-        (SQUARE_2X, [f"HiDiffusion T1 0.8, {policy}" for policy in SHIFT_POLICIES]),
+        (SQUARE_2X, ["ScaleCrafter + dispersion", "ScaleCrafter + damped guidance", "ScaleCrafter T1 0.9"]),
+        (SQUARE_4X, ["HiDiffusion T1 0.4", "MSW-MSA only", "Deep Shrink 75%", *SCALECRAFTER]),
         *((size, SCALECRAFTER) for size in (TALL, SQUARE_2_5X)),
-        (SQUARE_4X, ["direct", "HiDiffusion", "HiDiffusion T1 0.95 T2 0.7", *SCALECRAFTER]),
-        (SQUARE_4X, ["HiDiffusion T1 0.4", "RAU-Net only", "MSW-MSA only", "Deep Shrink 75%"]),
+        (SQUARE_2X, [f"HiDiffusion T1 0.8, {policy}" for policy in SHIFT_POLICIES]),
     ]
     return [Cell(method, *size) for size, methods in by_size for method in methods]
 
@@ -111,9 +129,15 @@ class Store:
 
 
 class Sampler(Protocol):
-    """What makes the pictures of a cell."""
+    """What makes the pictures of a cell.
+
+    Attributes:
+        captions: What the prompts are.
+        saved_seconds: CPU seconds that the last call did not take because a part of it had been made before.
+    """
 
     captions: Sequence[str]
+    saved_seconds: float
 
     def sample(self, cell: Cell, prompts: Sequence[str], seeds: Sequence[int]) -> np.ndarray:
         """uint8 pictures `[n, H, W, 3]` by the cell's method at its size."""

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from demo_model import FOLDER, DemoModel, untouched
+from demo_model import FOLDER, DemoModel
 
-from .cells import NATIVE_ROW, REFERENCE_ROW, Cell
-from .methods import METHODS
+from .cells import Cell
+from .jobs import JOBS, Kept, Request
 
 
 class DemoSampler:
@@ -28,13 +28,14 @@ class DemoSampler:
         self.model = DemoModel()
         self.captions = self.model.captions
         self.steps, self.guidance, self.bfloat16 = steps, guidance, bfloat16
+        self.kept = Kept()
+        self.saved_seconds = 0.0
 
     def sample(self, cell: Cell, prompts: Sequence[str], seeds: Sequence[int]) -> np.ndarray:
-        at_native_size = cell.method in (NATIVE_ROW, REFERENCE_ROW)
-        patch = untouched if at_native_size else METHODS[cell.method](self.model, (cell.height, cell.width), seeds[0])
-        size, settings = (cell.height, cell.width), {"steps": self.steps, "guidance": self.guidance}
+        request = Request(prompts, seeds, (cell.height, cell.width), self.steps, self.guidance, self.kept)
         with torch.autocast("cpu", torch.bfloat16, enabled=self.bfloat16):
-            pictures = self.model.sample(prompts, seeds, size, patch=patch, **settings)
+            pictures = JOBS[cell.method](self.model, request)
+        self.saved_seconds, self.kept.saved = self.kept.saved, 0.0
         return (pictures.float() * 255).round().byte().permute(0, 2, 3, 1).numpy()
 
     def folder(self, root: Path) -> Path:

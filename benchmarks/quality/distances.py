@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
 
@@ -25,18 +27,35 @@ def gaussian_distance(mean1: np.ndarray, cov1: np.ndarray, mean2: np.ndarray, co
     return float(((mean1 - mean2) ** 2).sum() + np.trace(cov1) + np.trace(cov2) - 2 * cross)
 
 
-def kernel_distance(a: np.ndarray, b: np.ndarray) -> float:
-    """KID of two sets of features `[n, d]` whose i-th entries belong to the same prompt.
+class Estimate(NamedTuple):
+    """A value and its standard error."""
+
+    value: float
+    error: float
+
+
+def kernel_distance(a: np.ndarray, b: np.ndarray) -> Estimate:
+    """KID of two sets of features whose i-th entries belong to the same prompt.
 
     The squared maximum mean discrepancy with the kernel (x.y / d + 1)^3 (Binkowski et al. 2018, arXiv 1801.01401,
     section 4) in its one-sample U-statistic (Gretton et al. 2012, lemma 6): pairs i, i are left out between the sets as
     they are within them, or sets that share their prompts would seem closer to each other than to themselves.
-    Unbiased, so it can be below zero for equal distributions.
+    Unbiased, so it can be below zero for equal distributions. The error is the jackknife's, one picture left out at a
+    time (Efron and Stein 1981).
+
+    Args:
+        a, b: `[n, d]`, or `[n, crops, d]` where each picture has several vectors, which then stay together.
     """
-    n = len(a)
+    n, d = len(a), a.shape[-1]
 
-    def mean(x: np.ndarray, y: np.ndarray) -> float:
-        kernel = (x @ y.T / x.shape[1] + 1) ** 3
-        return float(kernel.sum() - np.trace(kernel)) / (n * (n - 1))
+    def kernel(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        values = (x.reshape(-1, d) @ y.reshape(-1, d).T / d + 1) ** 3
+        return values.reshape(n, -1, n, len(y.reshape(-1, d)) // n).mean((1, 3))
 
-    return mean(a, a) + mean(b, b) - 2 * mean(a, b)
+    cross = kernel(a, b)
+    pairs = kernel(a, a) + kernel(b, b) - cross - cross.T
+    np.fill_diagonal(pairs, 0)
+    total, own = pairs.sum(), pairs.sum(0)
+    without = (total - 2 * own) / ((n - 1) * (n - 2))
+    error = np.sqrt((n - 1) / n * ((without - without.mean()) ** 2).sum())
+    return Estimate(float(total / (n * (n - 1))), float(error))

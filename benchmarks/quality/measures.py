@@ -9,17 +9,23 @@ from dataclasses import dataclass
 import numpy as np
 from tqdm import tqdm
 
+from hidiffusion_ext.core.windows import Size
+
 from .background import extended, find_background
 from .cells import NATIVE_ROW, REFERENCE_ROW, Cell, Store, prompt_number
 from .classifier import Classifier, look
+from .detail import FEATURES, DetailNet, look_closely
 from .distances import frechet_distance, kernel_distance
 from .objects import count_objects
+from .rendering import rendered
 from .seams import Steps, measure_steps
 
 FEWEST = 20
 """Cells with fewer pictures get no row."""
 
 PLACE_SEED = 3
+TRUE_SEED = 900_000
+"""The seed of the first true rendering that pictures are compared with."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +38,9 @@ class Row:
         objects_mean: Objects per picture.
         extra_object_rate: Share of pictures with more objects than pictures of the caption have.
         fid_b, kid_b: Distances to the native pictures in the classifier's features.
+        detail, detail_error: Distance (KID) of crops in full size to crops of as many true renderings of that size, in
+            the features of the network that looks at detail, and its standard error.
+        fid_detail: The same as a Frechet distance; compare only rows of equal n and size.
         accuracy: Share of pictures that the classifier gives the prompt's caption.
         seconds_per_image: CPU seconds of one thread.
         seam: Colour steps at window borders over steps elsewhere, on flat background; None without such background.
@@ -47,6 +56,9 @@ class Row:
     extra_object_rate: float
     fid_b: float
     kid_b: float
+    detail: float
+    detail_error: float
+    fid_detail: float
     accuracy: float
     seconds_per_image: float
     seam: float | None
@@ -59,18 +71,25 @@ class Measures:
     Args:
         store: The pictures.
         classifier: Trained on the captions, in their order.
+        detail_net: Trained on crops of them.
         captions: What the prompts are.
         native_counts: Objects in real pictures, per caption.
     """
 
     def __init__(
-        self, store: Store, classifier: Classifier, captions: Sequence[str], native_counts: dict[str, int]
+        self,
+        store: Store,
+        classifier: Classifier,
+        detail_net: DetailNet,
+        captions: Sequence[str],
+        native_counts: dict[str, int],
     ) -> None:
-        self.store, self.classifier = store, classifier
+        self.store, self.classifier, self.detail_net = store, classifier, detail_net
         self.captions, self.native_counts = captions, native_counts
         reference = Cell(REFERENCE_ROW, 128, 128)
         self._native = [store.read(reference, index)[0] for index in range(store.complete(reference))]
         self._references: dict[float, np.ndarray] = {}
+        self._true: dict[Size, np.ndarray] = {}
 
     def reference(self, aspect: float) -> np.ndarray:
         """The native reference's features [n, FEATURES], its pictures extended to that height over width.
@@ -82,6 +101,14 @@ class Measures:
             pictures = [extended(picture, aspect, place) for picture, place in zip(self._native, places)]
             self._references[aspect] = look(self.classifier, pictures)[0]
         return self._references[aspect]
+
+    def true_detail(self, size: Size, count: int) -> np.ndarray:
+        """The features [n, crops, FEATURES] of the crops of at least `count` true renderings of (height, width)."""
+        if size not in self._true or len(self._true[size]) < count:
+            captions = [self.captions[prompt_number(index, len(self.captions))] for index in range(count)]
+            pictures = [rendered(caption, TRUE_SEED + index, size) for index, caption in enumerate(captions)]
+            self._true[size] = look_closely(self.detail_net, pictures)
+        return self._true[size]
 
     def row(self, cell: Cell, most: int) -> Row | None:
         """The row of a cell, of at most `most` pictures; None if there are too few of it or of the reference."""
@@ -98,6 +125,9 @@ class Measures:
             steps += measure_steps(picture, background)
         features, found = look(self.classifier, list(pictures))
         reference = self.reference(cell.height / cell.width)[:n]
+        close = look_closely(self.detail_net, list(pictures))
+        true = self.true_detail((cell.height, cell.width), n)[:n]
+        detail = kernel_distance(close, true)
         expected = [self.native_counts[self.captions[prompt]] for prompt in prompts]
         return Row(
             cell.method,
@@ -107,7 +137,10 @@ class Measures:
             objects_mean=round(float(np.mean(counts)), 4),
             extra_object_rate=round(float(np.mean(np.array(counts) > expected)), 4),
             fid_b=round(frechet_distance(features, reference), 4),
-            kid_b=round(kernel_distance(features, reference), 5),
+            kid_b=round(kernel_distance(features, reference).value, 5),
+            detail=round(detail.value, 5),
+            detail_error=round(detail.error, 5),
+            fid_detail=round(frechet_distance(close.reshape(-1, FEATURES), true.reshape(-1, FEATURES)), 4),
             accuracy=round(float(np.mean(found == prompts)), 4),
             seconds_per_image=round(float(np.mean(seconds)), 3),
             seam=None if math.isnan(steps.ratio) else round(steps.ratio, 4),

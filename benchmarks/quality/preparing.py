@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from statistics import median_low
 from typing import Any
@@ -14,9 +15,12 @@ from tqdm import tqdm
 from tools.train_demo_model.data import Glyph
 from tools.train_demo_model.data import compose as render
 
+from . import spoiling
 from .background import find_background
 from .classifier import Classifier, load_classifier, look
 from .compositions import GAP, SHARES, compose, worn
+from .detail import FEATURES, DetailNet, load_detail_net, look_closely
+from .detail_training import textured, train_detail_net
 from .distances import frechet_distance, kernel_distance
 from .objects import count_objects
 from .training import train_classifier
@@ -34,11 +38,17 @@ def prepare(glyphs: list[Glyph], results: Path) -> None:
     counts = native_counts(glyphs)
     COUNTS_FILE.write_text(json.dumps(counts, indent=1) + "\n", encoding="utf-8")
     clean, rough = train_classifier(glyphs)
+    answers = train_detail_net(glyphs)
     report: dict[str, Any] = {
         "classifier": {
             "parameters": sum(parameter.numel() for parameter in Classifier(len(glyphs)).parameters()),
             "held_out_accuracy": round(clean, 4),
             "held_out_accuracy_worn": round(rough, 4),
+        },
+        "detail": {
+            "parameters": sum(parameter.numel() for parameter in DetailNet(len(glyphs)).parameters()),
+            "held_out": answers,
+            "calibration": detail_calibration(glyphs, CALIBRATION),
         },
         "counter": confusion(glyphs, PER_CASE),
         "calibration": calibration(glyphs, CALIBRATION),
@@ -90,8 +100,43 @@ def calibration(glyphs: list[Glyph], pictures: int) -> list[dict[str, Any]]:
                 "objects": objects,
                 "n": pictures,
                 "fid_b": round(frechet_distance(found, reference), 4),
-                "kid_b": round(kernel_distance(found, reference), 5),
+                "kid_b": round(kernel_distance(found, reference).value, 5),
                 "accuracy": round(float(np.mean(captions == numbers)), 4),
+            }
+        )
+    return rows
+
+
+def detail_calibration(glyphs: list[Glyph], pictures: int) -> list[dict[str, Any]]:
+    """What the distance in detail is for true renderings at twice the native side, and for spoiled ones."""
+    net = load_detail_net()
+    chosen = [glyphs[index % len(glyphs)] for index in range(pictures)]
+
+    def features(spoil: Callable[[Glyph, np.random.Generator], np.ndarray], seed: int) -> np.ndarray:
+        rng = np.random.default_rng((SEED, seed))
+        return look_closely(net, [spoil(glyph, rng) for glyph in chosen])
+
+    def true(glyph: Glyph, rng: np.random.Generator) -> np.ndarray:
+        return render(glyph, rng, 256)[0]
+
+    reference = features(true, 0)
+    rows: list[dict[str, Any]] = []
+    for name, spoil in {
+        "true": true,
+        "blurred by 0.6 pixels": lambda glyph, rng: spoiling.blurred(true(glyph, rng), 0.6),
+        "enlarged from 128x128": lambda glyph, rng: spoiling.enlarged(true(glyph, rng), 2),
+        "noise of 12/255": lambda glyph, rng: spoiling.noisy(true(glyph, rng), 12, rng),
+        "texture of half the size": lambda glyph, rng: true(textured(glyph, 2), rng),
+    }.items():
+        found = features(spoil, 1)
+        distance = kernel_distance(found, reference)
+        rows.append(
+            {
+                "pictures": name,
+                "n": pictures,
+                "detail": round(distance.value, 5),
+                "detail_error": round(distance.error, 5),
+                "fid_detail": round(frechet_distance(found.reshape(-1, FEATURES), reference.reshape(-1, FEATURES)), 4),
             }
         )
     return rows

@@ -40,6 +40,6 @@ def _fill(sampler: Sampler, store: Store, cell: Cell, indices: list[int]) -> Non
     seeds = [cell.seed(index) for index in indices]
     started = time.process_time()
     pictures = sampler.sample(cell, prompts, seeds)
-    seconds = (time.process_time() - started) / len(indices)
+    seconds = (time.process_time() - started + sampler.saved_seconds) / len(indices)
     for index, picture in zip(indices, pictures, strict=True):
         store.write(cell, index, picture, seconds)

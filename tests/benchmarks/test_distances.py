@@ -39,17 +39,33 @@ def test_kernel_distance_is_the_mean_over_pairs_of_different_prompts() -> None:
     def mean(x: np.ndarray, y: np.ndarray) -> float:
         return float(np.mean([(x[i] @ y[j] / 3 + 1) ** 3 for i in range(5) for j in range(5) if i != j]))
 
-    assert kernel_distance(a, b) == pytest.approx(mean(a, a) + mean(b, b) - 2 * mean(a, b))
-    assert kernel_distance(a, a) == pytest.approx(0, abs=1e-9)
+    assert kernel_distance(a, b).value == pytest.approx(mean(a, a) + mean(b, b) - 2 * mean(a, b))
+    assert kernel_distance(a, a) == pytest.approx((0, 0), abs=1e-9)
 
 
 def test_kernel_distance_is_unbiased_for_sets_with_the_same_prompts() -> None:
     rng = np.random.default_rng(4)
     prompts = 3 * rng.normal(size=(50, 4))
-    same = [kernel_distance(*(prompts + rng.normal(size=(2, 50, 4)))) for _ in range(200)]
+    same = [kernel_distance(*(prompts + rng.normal(size=(2, 50, 4)))).value for _ in range(200)]
     assert abs(np.mean(same)) < 3 * np.std(same) / 200**0.5
+
+
+def test_the_standard_error_is_that_of_repeated_draws() -> None:
+    rng = np.random.default_rng(6)
+    drawn = [kernel_distance(rng.normal(size=(60, 4)), rng.normal(size=(60, 4)) + 0.5) for _ in range(300)]
+    spread = np.std([estimate.value for estimate in drawn])
+    assert np.mean([estimate.error for estimate in drawn]) == pytest.approx(spread, rel=0.2)
+
+
+def test_vectors_of_one_picture_stay_together() -> None:
+    """Pairs within a picture are left out, those between pictures averaged: the same as of any one crop repeated."""
+    rng = np.random.default_rng(7)
+    a, b = rng.normal(size=(2, 20, 4))
+    repeated = [np.repeat(x[:, None], 3, axis=1) for x in (a, b)]
+    assert kernel_distance(*repeated) == pytest.approx(kernel_distance(a, b))
 
 
 def test_kernel_distance_grows_with_the_difference() -> None:
     a, b = np.random.default_rng(5).normal(size=(2, 200, 4))
-    assert kernel_distance(a, b) < kernel_distance(a, b + 0.5) < kernel_distance(a, b + 1)
+    values = [kernel_distance(a, b + shift).value for shift in (0, 0.5, 1)]
+    assert values == sorted(values)

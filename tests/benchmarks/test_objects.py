@@ -8,7 +8,7 @@ import pytest
 from benchmarks.quality.background import extended, find_background
 from benchmarks.quality.objects import count_objects
 from benchmarks.quality.preparing import count_case
-from tools.train_demo_model.data import DEFAULT_FONT, load_glyphs
+from tools.train_demo_model.data import load_glyphs
 
 SIZES = [(128, 128), (256, 256), (192, 384), (384, 128)]
 
@@ -75,7 +75,6 @@ def test_a_picture_is_extended_by_its_own_background(aspect: float, size: tuple[
     assert np.array_equal(larger[top : top + 128, left : left + 128], picture)
 
 
-@pytest.mark.skipif(not DEFAULT_FONT.exists(), reason="needs fonts-noto-color-emoji")
 @pytest.mark.parametrize("side", [128, 256])
 @pytest.mark.parametrize("objects", [1, 2, 4])
 def test_real_emoji_are_counted_nearly_without_error(objects: int, side: int) -> None:

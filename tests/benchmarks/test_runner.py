@@ -12,6 +12,7 @@ import torch
 from benchmarks.documents import END, insert_figures, start
 from benchmarks.quality.cells import REFERENCE_ROW, Cell, Store, all_cells, prompt_number
 from benchmarks.quality.classifier import FEATURES, Classifier, load_classifier, look
+from benchmarks.quality.detail import DetailNet
 from benchmarks.quality.measures import Measures
 from benchmarks.quality.preparing import load_native_counts
 from benchmarks.quality.report import picture_sheet, plot, table, write_rows
@@ -23,7 +24,8 @@ DIRECT, REFERENCE = Cell("direct", 256, 128), Cell(REFERENCE_ROW, 128, 128)
 class Pretender:
     """Draws a disc of the seed's own colour, and counts what it was asked for."""
 
-    captions = ("disc", "ball", "dot")
+    captions = ("star", "red heart", "droplet")
+    saved_seconds = 0.0
 
     def __init__(self, fail_at: int = 10**9) -> None:
         self.asked: list[tuple[str, int]] = []
@@ -97,7 +99,9 @@ def test_cells_become_rows_a_table_a_plot_and_sheets(store: Store, tmp_path: Pat
     native = Cell("native", 128, 128)
     fill_cells(model, store, [REFERENCE, native, DIRECT], 24, minutes=1)
     torch.manual_seed(0)
-    measures = Measures(store, Classifier(3).eval(), model.captions, dict.fromkeys(model.captions, 1))
+    measures = Measures(
+        store, Classifier(3).eval(), DetailNet(3).eval(), model.captions, dict.fromkeys(model.captions, 1)
+    )
     rows = measures.rows([REFERENCE, native, DIRECT, Cell("not sampled", 256, 256)], most=24)
     assert [(row.method, row.n, row.objects_mean, row.extra_object_rate) for row in rows] == [
         ("native", 24, 1.0, 0.0),

@@ -9,7 +9,7 @@ import torch
 
 from .autoencoder import train_autoencoder
 from .common import Run
-from .data import DEFAULT_FONT, load_glyphs
+from .data import load_glyphs
 from .export import export
 from .unet import draw_samples, train_unet
 
@@ -20,11 +20,11 @@ def main() -> None:
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     run = Run(arguments.work, torch.device(arguments.device), arguments.seed)
-    glyphs = load_glyphs(arguments.font)
+    glyphs = load_glyphs()
     if arguments.command == "autoencoder":
-        train_autoencoder(run, glyphs, arguments.iterations, arguments.decoder_only)
+        train_autoencoder(run, glyphs, arguments.iterations, arguments.decoder_only, arguments.start)
     elif arguments.command == "unet":
-        train_unet(run, glyphs, arguments.iterations, arguments.pictures, arguments.sample_every)
+        train_unet(run, glyphs, arguments.iterations, arguments.pictures, arguments.sample_every, arguments.start)
     elif arguments.command == "sample":
         captions = arguments.captions or [glyph.caption for glyph in glyphs[:: arguments.every]]
         name = f"{arguments.height}x{arguments.width}-seed{arguments.seed}.png"
@@ -40,15 +40,16 @@ def _parser() -> argparse.ArgumentParser:
     common.add_argument("--device", default="cpu", help="cpu (default) or cuda")
     common.add_argument("--threads", type=int, help="CPU threads (default: torch's own choice)")
     common.add_argument("--seed", type=int, default=0)
-    common.add_argument("--font", type=Path, default=DEFAULT_FONT, help="NotoColorEmoji.ttf with colour bitmaps")
     parser = argparse.ArgumentParser(prog="python -m tools.train_demo_model", description=__doc__)
+    training = argparse.ArgumentParser(add_help=False)
+    training.add_argument("--start", type=Path, help="folder of an exported model to train further, such as demo")
     commands = parser.add_subparsers(dest="command", required=True)
 
-    autoencoder = commands.add_parser("autoencoder", parents=[common], help="1. train the autoencoder")
+    autoencoder = commands.add_parser("autoencoder", parents=[common, training], help="1. train the autoencoder")
     autoencoder.add_argument("--iterations", type=int, default=1300, help="training ends after this many in all")
     autoencoder.add_argument("--decoder-only", action="store_true", help="keep the latents: only the decoder learns")
 
-    unet = commands.add_parser("unet", parents=[common], help="2. train the UNet and the text encoder")
+    unet = commands.add_parser("unet", parents=[common, training], help="2. train the UNet and the text encoder")
     unet.add_argument("--iterations", type=int, default=4300, help="training ends after this many in all")
     unet.add_argument("--pictures", type=int, default=48, help="cached pictures per emoji")
     unet.add_argument("--sample-every", type=int, default=500, help="iterations between two sample sheets")

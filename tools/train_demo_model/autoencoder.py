@@ -12,41 +12,48 @@ from torch.nn import functional
 from tqdm import tqdm
 
 from .common import Run, append_log, load_checkpoint, save_checkpoint, set_learning_rate
-from .data import SIDE, Glyph, compose, crop_around, save_grid, to_pictures, to_tensor
+from .data import SIDE, Glyph, close_up, compose, crop_around, save_grid, to_pictures, to_tensor
+from .exported import read_exported
 from .model import Autoencoder
 
 PEAK_RATE = 2e-3
+FURTHER_RATE = 1e-3  # of an autoencoder that was trained before
 WARM_UP = 30
 GRADIENT_WEIGHT = 0.5
 KL_WEIGHT = 1e-4  # per latent value; small, so the latents stay near unit scale without losing detail
 PIXELS_PER_BATCH = 8 * 64 * 64
 CROP_SIDES = (64, 64, 64, SIDE)  # drawn at random: mostly cuts full of object, sometimes whole pictures
+CLOSE_SHARE = 0.5  # of the pictures, whole or cut, are close-ups
 EVALUATE_EVERY = 100
 CHECKPOINT = "autoencoder.pt"
 
 
-def train_autoencoder(run: Run, glyphs: list[Glyph], iterations: int, decoder_only: bool) -> None:
+def train_autoencoder(run: Run, glyphs: list[Glyph], iterations: int, decoder_only: bool, start: Path | None) -> None:
     """Trains up to `iterations` in all, from the checkpoint in the run's folder if there is one.
 
-    With `decoder_only` the latents stay what they are, so a cache and a UNet made from them stay valid.
+    With `start`, an exported model's folder, its autoencoder is trained further. With `decoder_only` the latents stay
+    what they are, so a cache and a UNet made from them stay valid.
     """
     torch.manual_seed(run.seed)
     model = Autoencoder().to(run.device)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=PEAK_RATE, betas=(0.9, 0.99), weight_decay=0.0)
-    start = 0
+    if start:
+        model.load_state_dict(read_exported(start).autoencoder)
+    peak = FURTHER_RATE if start else PEAK_RATE
+    optimizer = torch.optim.AdamW(model.parameters(), lr=peak, betas=(0.9, 0.99), weight_decay=0.0)
+    done = 0
     saved = load_checkpoint(run.folder / CHECKPOINT, run.device)
     if saved is not None:
         model.load_state_dict(saved["model"])
         if "optimizer" in saved:
             optimizer.load_state_dict(saved["optimizer"])
-        start = saved["iteration"]
+        done = saved["iteration"]
     if decoder_only:
         model.encoder.requires_grad_(False)
         model.quant_conv.requires_grad_(False)
-    held_out = held_out_pictures(glyphs).to(run.device)
-    progress = tqdm(range(start, iterations), initial=start, total=iterations, desc="autoencoder", mininterval=5)
+    held_out = {kind: pictures.to(run.device) for kind, pictures in held_out_pictures(glyphs).items()}
+    progress = tqdm(range(done, iterations), initial=done, total=iterations, desc="autoencoder", mininterval=5)
     for step in progress:
-        set_learning_rate(optimizer, PEAK_RATE, step, WARM_UP, iterations)
+        set_learning_rate(optimizer, peak, step, WARM_UP, iterations)
         # A generator of its own per step: a resumed run draws the pictures an uninterrupted one would have drawn.
         batch = _training_batch(glyphs, np.random.default_rng((run.seed, step))).to(run.device)
         with run.autocast():
@@ -57,9 +64,12 @@ def train_autoencoder(run: Run, glyphs: list[Glyph], iterations: int, decoder_on
         optimizer.zero_grad()
         done = step + 1
         if done % EVALUATE_EVERY == 0 or done == iterations:
-            quality = evaluate(run, model, held_out, run.folder / "samples" / "autoencoder.png")
-            progress.set_postfix(psnr=f"{quality:.2f}")
-            append_log(run.folder / "autoencoder.csv", {"iteration": done, "loss": loss.item(), "psnr": quality})
+            quality = {
+                kind: evaluate(run, model, pictures, run.folder / "samples" / f"autoencoder-{kind}.png")
+                for kind, pictures in held_out.items()
+            }
+            progress.set_postfix({kind: f"{psnr:.2f} dB" for kind, psnr in quality.items()})
+            append_log(run.folder / "autoencoder.csv", {"iteration": done, "loss": loss.item(), **quality})
             save_checkpoint(
                 run.folder / CHECKPOINT,
                 {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "iteration": done},
@@ -76,11 +86,14 @@ def load_autoencoder(run: Run) -> Autoencoder:
     return model.eval()
 
 
-def held_out_pictures(glyphs: list[Glyph], count: int = 48) -> torch.Tensor:
-    """`[count, 3, SIDE, SIDE]` pictures from a seed that no training batch uses."""
+def held_out_pictures(glyphs: list[Glyph], count: int = 48) -> dict[str, torch.Tensor]:
+    """Whole pictures and close-ups, each `[count, 3, SIDE, SIDE]`, from a seed that no training batch uses."""
     rng = np.random.default_rng(2**31)
-    chosen = itertools.islice(itertools.cycle(glyphs[::3]), count)
-    return to_tensor([compose(glyph, rng)[0] for glyph in chosen])
+    chosen = list(itertools.islice(itertools.cycle(glyphs[::3]), count))
+    return {
+        "whole": to_tensor([compose(glyph, rng)[0] for glyph in chosen]),
+        "close": to_tensor([close_up(glyph, rng)[0] for glyph in chosen]),
+    }
 
 
 @torch.no_grad()
@@ -98,7 +111,10 @@ def _training_batch(glyphs: list[Glyph], rng: np.random.Generator) -> torch.Tens
     side = int(rng.choice(CROP_SIDES))
     pictures = []
     for index in rng.integers(0, len(glyphs), PIXELS_PER_BATCH // side**2):
-        picture, box = compose(glyphs[index], rng)
+        if rng.random() < CLOSE_SHARE:
+            picture, box = close_up(glyphs[index], rng)[0], (0, 0, SIDE, SIDE)
+        else:
+            picture, box = compose(glyphs[index], rng)
         pictures.append(crop_around(picture, box, side, rng))
     return to_tensor(pictures)
 

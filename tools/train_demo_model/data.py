@@ -1,26 +1,32 @@
-"""Pictures to learn from: one emoji on a plain or gradient background, at a random place and scale."""
+"""Pictures to learn from: one emoji on a plain or gradient background, at a random place and scale, or a part of it."""
 
 from __future__ import annotations
 
+import io
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import resvg_py
 import torch
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 SIDE = 128  # pixels, the model's native picture side
-BITMAP_SIZE = 109  # the only size at which FreeType renders the colour bitmaps (CBDT) of Noto Color Emoji
+LARGEST_OBJECT = 640  # pixels; the drawings are rendered once at this size and made smaller from there
 OBJECT_SIDE = (0.72, 0.88)  # longer side of the object as a share of the picture's side
 OFF_CENTRE = 0.06  # the object's centre is at most this share of the side away from the picture's, per axis
+CLOSE_UP = (1.3, 4.5)  # how many times nearer than a whole picture a close-up is
 MIN_CONTRAST = 0.35  # RGB distance (components in 0..1) kept between background and the object's rim
-DEFAULT_FONT = Path("/usr/share/fonts/truetype/noto/NotoColorEmoji.ttf")
 LABELS_FILE = Path(__file__).with_name("emoji.txt")
+DRAWINGS = Path(__file__).with_name("emoji")
+
+Box = tuple[int, int, int, int]
+"""Left, top, right, bottom in pixels."""
 
 
 @dataclass(frozen=True)
 class Glyph:
-    """One emoji: its caption, its cropped RGBA bitmap and the mean RGB colour (0..1) of its rim."""
+    """One emoji: its caption, its cropped RGBA picture at `LARGEST_OBJECT`, and the mean RGB of its rim (0..1)."""
 
     caption: str
     image: Image.Image
@@ -33,33 +39,44 @@ def read_labels(path: Path = LABELS_FILE) -> list[tuple[str, str]]:
     return [(character, caption) for character, caption in pairs]
 
 
-def load_glyphs(font_file: Path = DEFAULT_FONT) -> list[Glyph]:
+def load_glyphs() -> list[Glyph]:
     """Every emoji of the label file, rendered once, in file order."""
-    font = ImageFont.truetype(str(font_file), BITMAP_SIZE)
-    return [_render(font, character, caption) for character, caption in read_labels()]
+    return [_render(caption) for _, caption in read_labels()]
 
 
-def compose(glyph: Glyph, rng: np.random.Generator) -> tuple[np.ndarray, tuple[int, int, int, int]]:
-    """Draws one picture.
+def compose(glyph: Glyph, rng: np.random.Generator, side: int = SIDE) -> tuple[np.ndarray, Box]:
+    """Draws one whole picture.
 
     Returns:
-        The picture as uint8 `[SIDE, SIDE, 3]`, and the object's box (left, top, right, bottom) in pixels.
+        The picture as uint8 `[side, side, 3]`, and the object's box.
     """
-    longer = rng.uniform(*OBJECT_SIDE) * SIDE
+    longer = rng.uniform(*OBJECT_SIDE) * side
     factor = longer / max(glyph.image.size)
-    width, height = (max(1, round(side * factor)) for side in glyph.image.size)
-    left, top = (_place(side, rng) for side in (width, height))
-    picture = Image.fromarray((_background(glyph.rim, rng) * 255).round().astype(np.uint8))
+    width, height = (max(1, round(length * factor)) for length in glyph.image.size)
+    left, top = (_place(length, side, rng) for length in (width, height))
+    picture = Image.fromarray((_background(glyph.rim, side, rng) * 255).round().astype(np.uint8))
     scaled = glyph.image.resize((width, height), Image.Resampling.LANCZOS)
     picture.paste(scaled, (left, top), scaled)
     return np.asarray(picture), (left, top, left + width, top + height)
 
 
-def crop_around(picture: np.ndarray, box: tuple[int, int, int, int], side: int, rng: np.random.Generator) -> np.ndarray:
-    """A random `[side, side, 3]` cut of the picture whose centre lies inside the object's box."""
+def close_up(glyph: Glyph, rng: np.random.Generator) -> tuple[np.ndarray, float]:
+    """Draws a part of a larger picture; every distance of `CLOSE_UP` is as frequent as its half.
+
+    Returns:
+        uint8 `[SIDE, SIDE, 3]`, and how many times nearer than a whole picture that is.
+    """
+    zoom = float(np.exp(rng.uniform(*np.log(CLOSE_UP))))
+    picture, box = compose(glyph, rng, round(SIDE * zoom))
+    return crop_around(picture, box, SIDE, rng), zoom
+
+
+def crop_around(picture: np.ndarray, box: Box, side: int, rng: np.random.Generator) -> np.ndarray:
+    """A random `[side, side, 3]` cut of a square picture whose centre lies inside the object's box."""
     left, top, right, bottom = box
-    x = int(np.clip(rng.integers(left, right) - side // 2, 0, SIDE - side))
-    y = int(np.clip(rng.integers(top, bottom) - side // 2, 0, SIDE - side))
+    last = len(picture) - side
+    x = int(np.clip(rng.integers(left, right) - side // 2, 0, last))
+    y = int(np.clip(rng.integers(top, bottom) - side // 2, 0, last))
     return picture[y : y + side, x : x + side]
 
 
@@ -90,21 +107,18 @@ def save_grid(pictures: np.ndarray, path: Path, columns: int, captions: list[str
     sheet.save(path)
 
 
-def _render(font: ImageFont.FreeTypeFont, character: str, caption: str) -> Glyph:
-    canvas = Image.new("RGBA", (2 * BITMAP_SIZE, 2 * BITMAP_SIZE))
-    ImageDraw.Draw(canvas).text((BITMAP_SIZE // 4, BITMAP_SIZE // 4), character, font=font, embedded_color=True)
-    box = canvas.getbbox()
-    if box is None:
-        raise ValueError(f"The font has no colour bitmap for {caption!r} (U+{ord(character):X}).")
-    image = canvas.crop(box)
-    pixels = np.asarray(image, dtype=np.float32) / 255
-    return Glyph(caption, image, _rim_colour(pixels))
+def _render(caption: str) -> Glyph:
+    drawing = (DRAWINGS / f"{caption.replace(' ', '-')}.svg").read_text(encoding="utf-8")
+    canvas = Image.open(io.BytesIO(bytes(resvg_py.svg_to_bytes(svg_string=drawing, width=LARGEST_OBJECT))))
+    image = canvas.convert("RGBA").crop(canvas.getbbox())
+    small = image.resize([max(1, round(side * SIDE / LARGEST_OBJECT)) for side in image.size], Image.Resampling.BOX)
+    return Glyph(caption, image, _rim_colour(np.asarray(small, dtype=np.float32) / 255))
 
 
-def _place(side: int, rng: np.random.Generator) -> int:
-    """Where an object of `side` pixels starts on one axis; it stays inside the picture."""
-    start = (SIDE - side) / 2 + rng.uniform(-OFF_CENTRE, OFF_CENTRE) * SIDE
-    return int(np.clip(round(start), 0, SIDE - side))
+def _place(length: int, side: int, rng: np.random.Generator) -> int:
+    """Where an object of `length` pixels starts on one axis; it stays inside the picture."""
+    start = (side - length) / 2 + rng.uniform(-OFF_CENTRE, OFF_CENTRE) * side
+    return int(np.clip(round(start), 0, side - length))
 
 
 def _rim_colour(pixels: np.ndarray) -> np.ndarray:
@@ -117,12 +131,12 @@ def _rim_colour(pixels: np.ndarray) -> np.ndarray:
     return pixels[rim, :3].mean(0)
 
 
-def _background(rim: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """A plain colour or (half of the time) a linear gradient of two, float `[SIDE, SIDE, 3]` in 0..1."""
+def _background(rim: np.ndarray, side: int, rng: np.random.Generator) -> np.ndarray:
+    """A plain colour or (half of the time) a linear gradient of two, float `[side, side, 3]` in 0..1."""
     first = _colour(rim, rng)
     second = _colour(rim, rng) if rng.random() < 0.5 else first
     angle = rng.uniform(0, 2 * np.pi)
-    axis = np.linspace(-1, 1, SIDE)
+    axis = np.linspace(-1, 1, side)
     ramp = np.cos(angle) * axis[None, :] + np.sin(angle) * axis[:, None]
     weight = (ramp - ramp.min()) / np.ptp(ramp)
     return first + weight[..., None] * (second - first)

@@ -27,19 +27,24 @@ def alphas_cumprod() -> torch.Tensor:
     return torch.cumprod(1 - betas(), dim=0)
 
 
-def draw_timesteps(count: int, device: torch.device) -> torch.Tensor:
+def draw_timesteps(count: int, below: int, device: torch.device) -> torch.Tensor:
     """One uniform timestep from each of `count` equal strata: the loss of a batch varies less than with free draws."""
     strata = (torch.arange(count, device=device) + torch.rand(count, device=device)) / count
-    return (strata * TIMESTEPS).long()[torch.randperm(count, device=device)]
+    return (strata * below).long()[torch.randperm(count, device=device)]
 
 
-def v_loss(denoiser: Denoiser, latents: torch.Tensor, context: torch.Tensor, alphas: torch.Tensor) -> torch.Tensor:
-    """Squared error of the predicted v for a batch `[B, 4, h, w]`, weighted by noise level.
+def v_loss(
+    denoiser: Denoiser,
+    latents: torch.Tensor,
+    timesteps: torch.Tensor,
+    context: torch.Tensor,
+    alphas: torch.Tensor,
+) -> torch.Tensor:
+    """Squared error of the predicted v for a batch `[B, 4, h, w]` at timesteps `[B]`, weighted by noise level.
 
     The error of v is that of the picture times SNR + 1: where nearly all is noise and the caption settles what is
     where, the picture counts in full. (min(SNR, gamma) + 1) / (SNR + 1) takes weight from the last touches.
     """
-    timesteps = draw_timesteps(len(latents), latents.device)
     alpha = alphas[timesteps].to(latents.dtype)[:, None, None, None]
     noise = torch.randn_like(latents)
     predicted = denoiser(alpha.sqrt() * latents + (1 - alpha).sqrt() * noise, timesteps, context)

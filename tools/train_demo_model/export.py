@@ -13,11 +13,11 @@ from safetensors.torch import save_file
 from .common import Run
 from .data import Glyph
 from .diffusion import LINEAR_END, LINEAR_START, TIMESTEPS, alphas_cumprod, betas
+from .exported import NAME, PREFIXES
 from .model import AUTOENCODER, LATENT_CHANNELS, TOKENS, UNET
 from .text import write_tokenizer
 from .unet import load_trained
 
-NAME = "emoji-sd"
 MAX_BYTES = 32_000_000
 DROPPED_BITS = 4
 """Of the ten of half precision's mantissa."""
@@ -29,14 +29,10 @@ TEXT_ENCODER_PATH = "extensions/sd-webui-hidiffusion/demo/text_encoder"
 def export(run: Run, glyphs: list[Glyph], folder: Path) -> Path:
     """Writes everything a WebUI and the demo need into `folder`; returns the checkpoint's path."""
     model, autoencoder, scale_factor = load_trained(run)
-    parts = {
-        "model.diffusion_model.": model.unet,
-        "first_stage_model.": autoencoder,
-        "cond_stage_model.transformer.": model.text,
-    }
+    parts = {"unet": model.unet, "autoencoder": autoencoder, "text": model.text}
     weights = {
-        prefix + key: _rounded(value.detach().cpu())
-        for prefix, module in parts.items()
+        PREFIXES[part] + key: _rounded(value.detach().cpu())
+        for part, module in parts.items()
         for key, value in module.state_dict().items()
     }
     # The schedule stays in float32: in half precision the first betas and the last products lose most digits.

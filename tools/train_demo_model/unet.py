@@ -22,14 +22,17 @@ from .common import (
     set_learning_rate,
 )
 from .data import Glyph, save_grid, to_pictures
-from .diffusion import alphas_cumprod, sample_ddim, v_loss
+from .diffusion import TIMESTEPS, alphas_cumprod, draw_timesteps, sample_ddim, v_loss
+from .exported import read_exported
 from .latents import load_latents
 from .model import FACTOR, LATENT_CHANNELS, Autoencoder, build_text_encoder, build_unet
 from .text import encode, make_tokenizer, silence_other_words, tokenize
 
 PEAK_RATE = 8e-4
 WARM_UP = 200
-BATCH = 32
+FURTHER_RATE = 3e-4  # of a model that was trained before
+WHOLE, CLOSE = 16, 16  # pictures of a batch
+CLOSE_BELOW = 500  # close-ups have timesteps below this: what is where is settled before, by whole pictures alone
 CAPTION_DROPOUT = 0.1
 ARTICLE_SHARE = 0.25  # captions shown as "a <caption>", so that both ways of asking work
 AVERAGE_DECAY = 0.999
@@ -51,40 +54,53 @@ class CaptionedUNet(nn.Module):
         return self.unet(x, timesteps, context=context)
 
 
-def train_unet(run: Run, glyphs: list[Glyph], iterations: int, pictures_per_glyph: int, sample_every: int) -> None:
+def train_unet(
+    run: Run, glyphs: list[Glyph], iterations: int, pictures_per_glyph: int, sample_every: int, start: Path | None
+) -> None:
     """Trains up to `iterations` in all, from the checkpoint in the run's folder if there is one.
 
-    Under `torchrun` every worker draws its own batch; the first writes the files.
+    With `start`, an exported model's folder, its UNet is trained further and its text encoder stays what it is. Under
+    `torchrun` every worker draws its own batch; the first writes the files.
     """
     worker = join_workers()
     torch.manual_seed(run.seed)
-    cache = load_latents(run, glyphs, pictures_per_glyph)
+    exported = read_exported(start) if start else None
+    cache = load_latents(run, glyphs, pictures_per_glyph, exported.scale_factor if exported else None)
     tokens = _caption_tokens(glyphs).to(run.device)
     model = CaptionedUNet().to(run.device)
     silence_other_words(model.text, tokens)
+    if exported:
+        model.unet.load_state_dict(exported.unet)
+        model.text.load_state_dict(exported.text)
+        model.text.requires_grad_(False)
+    peak = FURTHER_RATE if exported else PEAK_RATE
     average = deepcopy(model).eval().requires_grad_(False)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=PEAK_RATE, betas=(0.9, 0.99), weight_decay=0.0, fused=True)
-    start = 0
+    optimizer = torch.optim.AdamW(model.parameters(), lr=peak, betas=(0.9, 0.99), weight_decay=0.0, fused=True)
+    done = 0
     saved = load_checkpoint(run.folder / CHECKPOINT, run.device)
     if saved is not None:
         model.load_state_dict(saved["model"])
         average.load_state_dict(saved["average"])
         if "optimizer" in saved:
             optimizer.load_state_dict(saved["optimizer"])
-        start = saved["iteration"]
-        torch.manual_seed(run.seed + start + 1_000_000 * worker)
+        done = saved["iteration"]
+    torch.manual_seed(run.seed + done + 1_000_000 * worker)
     train_coarse_first(model.unet)
     alphas = alphas_cumprod().to(run.device)
     losses: list[float] = []
     progress = tqdm(
-        range(start, iterations), initial=start, total=iterations, desc="unet", mininterval=10, disable=worker > 0
+        range(done, iterations), initial=done, total=iterations, desc="unet", mininterval=10, disable=worker > 0
     )
     for step in progress:
-        set_learning_rate(optimizer, PEAK_RATE, step, WARM_UP, iterations)
-        chosen = torch.randint(len(cache.labels), (BATCH,), device=run.device)
+        set_learning_rate(optimizer, peak, step, WARM_UP, iterations)
+        chosen = torch.randint(len(cache.labels), (WHOLE + CLOSE,), device=run.device)
+        latents = torch.cat((cache.whole[chosen[:WHOLE]], cache.close[chosen[WHOLE:]]))
+        timesteps = torch.cat(
+            (draw_timesteps(WHOLE, TIMESTEPS, run.device), draw_timesteps(CLOSE, CLOSE_BELOW, run.device))
+        )
         with run.autocast():
             context = encode(model.text, tokens[_caption_rows(cache.labels[chosen], len(glyphs))])
-            loss = v_loss(model, cache.latents[chosen], context, alphas)
+            loss = v_loss(model, latents, timesteps, context, alphas)
         loss.backward()
         average_gradients(model)
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)

@@ -1,0 +1,157 @@
+"""Whole jobs: from prompts to pictures, in one pass or in two, or without a model."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from PIL.Image import Resampling
+
+from demo_model import NATIVE, DemoModel
+from hidiffusion_ext.core.plan import CELL
+from hidiffusion_ext.core.windows import Size
+
+from .cells import HELPERS, NATIVE_ROW, REFERENCE_ROW, STRENGTHS, TRUE_DECODED_ROW, TRUE_ROW, second_pass
+from .methods import METHODS, MakePatch
+from .rendering import rendered
+
+
+@dataclass
+class Kept:
+    """First passes, made once: many cells go over the same native pictures again.
+
+    Attributes:
+        saved: CPU seconds that it took to make what was asked for again.
+    """
+
+    saved: float = 0.0
+    _rows: dict[tuple[object, ...], tuple[torch.Tensor, float]] = field(default_factory=dict)
+
+    def rows(self, keys: Sequence[tuple[object, ...]], make: Callable[[], torch.Tensor]) -> torch.Tensor:
+        """The tensors with these keys, stacked: kept ones if all are there, otherwise those that `make` returns."""
+        if all(key in self._rows for key in keys):
+            rows, seconds = zip(*(self._rows[key] for key in keys))
+            self.saved += sum(seconds)
+            return torch.stack(rows)
+        started = time.process_time() + self.saved  # what is made of something kept took that one's time, too
+        made = make()
+        seconds_each = (time.process_time() + self.saved - started) / len(keys)
+        self._rows |= {key: (row, seconds_each) for key, row in zip(keys, made, strict=True)}
+        return made
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a job is to draw.
+
+    Attributes:
+        prompts, seeds: One each per picture.
+        size: (height, width) in pixels.
+        steps, guidance: Of the sampling.
+        kept: First passes of requests with the same steps and guidance.
+    """
+
+    prompts: Sequence[str]
+    seeds: Sequence[int]
+    size: Size
+    steps: int
+    guidance: float
+    kept: Kept = field(default_factory=Kept)
+
+    @property
+    def settings(self) -> dict[str, float]:
+        return {"steps": self.steps, "guidance": self.guidance}
+
+
+Job = Callable[[DemoModel, Request], torch.Tensor]
+"""`(model, request) -> pictures [B, 3, H, W], 0 to 1`"""
+
+
+def in_one_pass(method: MakePatch) -> Job:
+    """The pictures at their size at once."""
+
+    def job(model: DemoModel, request: Request) -> torch.Tensor:
+        patch = method(model, request.size, request.seeds[0])
+        return model.sample(request.prompts, request.seeds, request.size, patch=patch, **request.settings)
+
+    return job
+
+
+def enlarged(kernel: Resampling) -> Job:
+    """Native pictures, enlarged: what most people do."""
+
+    def job(model: DemoModel, request: Request) -> torch.Tensor:
+        return resized(model.decode(native_latents(model, request)), request.size, kernel)
+
+    return job
+
+
+def with_second_pass(strength: float, method: MakePatch, in_pixels: bool) -> Job:
+    """Native pictures, enlarged as they are (Lanczos) or as latents (bilinear), and a second pass over them."""
+
+    def job(model: DemoModel, request: Request) -> torch.Tensor:
+        prompts, seeds = request.prompts, request.seeds
+        latent = request.size[0] // CELL, request.size[1] // CELL
+        if in_pixels:
+            begin = enlarged_latents(model, request)
+        else:
+            begin = F.interpolate(native_latents(model, request), size=latent, mode="bilinear")
+        patch = method(model, request.size, seeds[0])
+        x = model.draw(prompts, seeds, latent, begin=begin, strength=strength, patch=patch, **request.settings)
+        return model.decode(x)
+
+    return job
+
+
+def native_latents(model: DemoModel, request: Request) -> torch.Tensor:
+    """The latents [B, 4, h, w] of native pictures."""
+    keys = [("native", prompt, seed) for prompt, seed in zip(request.prompts, request.seeds, strict=True)]
+    native = NATIVE // CELL, NATIVE // CELL
+    return request.kept.rows(keys, lambda: model.draw(request.prompts, request.seeds, native, **request.settings))
+
+
+def enlarged_latents(model: DemoModel, request: Request) -> torch.Tensor:
+    """The latents [B, 4, H, W] of native pictures that were enlarged to the request's size."""
+    keys = [(request.size, prompt, seed) for prompt, seed in zip(request.prompts, request.seeds, strict=True)]
+    return request.kept.rows(keys, lambda: model.encode(enlarged(Resampling.LANCZOS)(model, request)))
+
+
+def true_rendering(decoded: bool) -> Job:
+    """No model's pictures but true ones: as they are, or as the model's autoencoder gives them back."""
+
+    def job(model: DemoModel, request: Request) -> torch.Tensor:
+        drawn = np.stack([rendered(*each, request.size) for each in zip(request.prompts, request.seeds, strict=True)])
+        pictures = torch.from_numpy(drawn).permute(0, 3, 1, 2) / 255
+        return model.decode(model.encode(pictures)) if decoded else pictures
+
+    return job
+
+
+def resized(pictures: torch.Tensor, size: Size, kernel: Resampling) -> torch.Tensor:
+    """Pictures [B, 3, H, W], 0 to 1, at another (height, width), in 255 steps as files and WebUIs have them."""
+    pixels = (pictures.float() * 255).round().byte().permute(0, 2, 3, 1).numpy()
+    large = np.stack([np.asarray(Image.fromarray(picture).resize((size[1], size[0]), kernel)) for picture in pixels])
+    return torch.from_numpy(large).permute(0, 3, 1, 2) / 255
+
+
+JOBS: dict[str, Job] = {
+    NATIVE_ROW: in_one_pass(METHODS["direct"]),
+    REFERENCE_ROW: in_one_pass(METHODS["direct"]),
+    TRUE_ROW: true_rendering(decoded=False),
+    TRUE_DECODED_ROW: true_rendering(decoded=True),
+    "native + bicubic": enlarged(Resampling.BICUBIC),
+    "native + Lanczos": enlarged(Resampling.LANCZOS),
+    **{name: in_one_pass(method) for name, method in METHODS.items()},
+    **{
+        second_pass(strength, helper, in_pixels): with_second_pass(strength, METHODS[helper], in_pixels)
+        for in_pixels in (True, False)
+        for strength in STRENGTHS
+        for helper in HELPERS
+    },
+}
+"""Every method of a cell."""

@@ -1,0 +1,55 @@
+"""A second pass of the demo model: where it begins, how long it is, and what it leaves alone."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+
+import pytest
+import torch
+
+from demo_model import DemoModel
+
+
+@pytest.fixture(scope="module")
+def model() -> DemoModel:
+    return DemoModel()
+
+
+def timesteps_of(model: DemoModel, **settings: object) -> list[float]:
+    seen: list[float] = []
+
+    @contextmanager
+    def patch(timesteps: Sequence[float]) -> Generator[None]:
+        seen.extend(timesteps)
+        yield
+
+    model.draw(["star"], [1], (16, 16), patch=patch, **settings)  # type: ignore[arg-type]
+    return seen
+
+
+def test_a_whole_pass_is_evenly_spaced(model: DemoModel) -> None:
+    assert timesteps_of(model, steps=5) == [999, 799, 599, 400, 200]
+
+
+@pytest.mark.parametrize(("strength", "count"), [(0.2, 3), (0.5, 6), (0.9, 10)])
+def test_a_second_pass_begins_at_its_strength(model: DemoModel, strength: float, count: int) -> None:
+    timesteps = timesteps_of(model, steps=10, begin=torch.zeros(1, 4, 16, 16), strength=strength)
+    assert len(timesteps) == count
+    assert timesteps[0] == round(999 * strength)
+    assert timesteps == sorted(timesteps, reverse=True)
+
+
+def test_a_weak_second_pass_changes_little_and_a_strong_one_much(model: DemoModel) -> None:
+    begin = model.draw(["red apple"], [1], (16, 16), steps=10)
+    changes = [
+        float((model.draw(["red apple"], [2], (16, 16), steps=10, begin=begin, strength=strength) - begin).std())
+        for strength in (0.05, 0.3, 0.9)
+    ]
+    assert changes == sorted(changes)
+    assert changes[0] < 0.3 * float(begin.std())
+
+
+def test_the_encoder_undoes_the_decoder(model: DemoModel) -> None:
+    x = model.draw(["red apple"], [1], (16, 16), steps=10)
+    assert float((model.encode(model.decode(x)) - x).std()) < 0.35 * float(x.std())
