@@ -19,6 +19,7 @@
         hr_resize_x: "txt2img_hr_resize_x",
         hr_resize_y: "txt2img_hr_resize_y",
         hr_second_pass_steps: "txt2img_hires_steps",
+        denoising_strength: "txt2img_denoising_strength",
     };
 
     const byId = (id) => gradioApp().getElementById(id);

@@ -20,7 +20,6 @@ from benchmarks.quality.deep_shrink import deep_shrink
 from hidiffusion_ext.core import Method as CoreMethod
 from hidiffusion_ext.core import Options, Plan, Run, Schedule, hidiffusion, make_plan, map_unet
 from hidiffusion_ext.core.plan import CELL
-from hidiffusion_ext.core.redilation import factor_at
 from hidiffusion_ext.core.windows import Size
 from ldm_unet import SD15, SDXL, Shape, ldm_unet
 from official_hidiffusion import NAMES, DiffusionPipeline, diffusers_unet
@@ -72,7 +71,12 @@ class Setting:
 
     @property
     def timesteps(self) -> list[float]:
-        return [999 - 999 * step / self.steps for step in range(self.steps)]
+        """The official code's schedule: evenly spaced, the last step at 1."""
+        return [1000 / self.steps * (self.steps - 1 - step) + 1 for step in range(self.steps)]
+
+    @property
+    def schedule(self) -> Schedule:
+        return Schedule(self.timesteps)
 
 
 @dataclass(frozen=True)
@@ -153,7 +157,7 @@ class Subject:
         seen: list[Plan] = []
         for name, options in OURS.items():
             plan = make_plan(options, map_unet(self.unet), self.setting.latent)
-            halves = not plan.damped.steps(self.setting.steps) or self.setting.batch % 2 == 0
+            halves = not self.setting.schedule.steps_inside(plan.damped) or self.setting.batch % 2 == 0
             if plan.active and plan not in seen and halves:
                 seen.append(plan)
                 yield Method(name, self._phases(plan), partial(self._patched, plan), self._call)
@@ -191,7 +195,7 @@ class Subject:
 
     def _phases(self, plan: Plan) -> tuple[Phase, ...]:
         """The pass cut where what is active changes."""
-        active = [_active(plan, step, self.setting.steps) for step in range(self.setting.steps)]
+        active = [_active(plan, step, self.setting.schedule) for step in range(self.setting.steps)]
         return tuple(
             Phase(name, active.index(name), count, self.counter.count(self.counter.patched(plan), active.index(name)))
             for name, count in Counter(active).items()
@@ -208,7 +212,7 @@ class Subject:
             tomesd.remove_patch(model)
 
     def _deep_shrink(self) -> Iterator[Method]:
-        schedule = Schedule(self.setting.timesteps)
+        schedule = self.setting.schedule
 
         def around(unet: nn.Module) -> AbstractContextManager[None]:
             return deep_shrink(unet, map_unet(unet), schedule)
@@ -229,16 +233,15 @@ class Subject:
         return Method("HyperTile", (always,), lambda: around(self.unet), self._call)
 
 
-def _active(plan: Plan, step: int, steps: int) -> str:
+def _active(plan: Plan, step: int, schedule: Schedule) -> str:
     """What is active at a step, in words."""
     pairs = {"strided pair": plan.strided, "pooled pair": plan.pooled}
-    parts = [name for name, span in pairs.items() if step in span.steps(steps)]
-    dilated = [site for site in plan.redilations if step in site.span.steps(steps)]
+    parts = [name for name, span in pairs.items() if step in schedule.steps_inside(span)]
+    dilated = [site for site in plan.redilations if step in schedule.steps_inside(site.span)]
     if dilated:
-        ends = ((site, len(site.span.steps(steps))) for site in dilated)
-        factors = [factor_at(site.factor, step, end, progressive=site.progressive) for site, end in ends]
+        factors = [factor for site in dilated if (factor := site.factor_at(step, schedule, base=False))]
         parts.append(f"re-dilation by {max(map(max, factors)):g}")
-    if step in plan.damped.steps(steps):
+    if step in schedule.steps_inside(plan.damped):
         parts.append("damped guidance")
     if plan.windows:
         parts.append("windows")

@@ -8,14 +8,15 @@ with hidiffusion(unet, plan, Run(Schedule(timesteps))):
 
 from .apply import Run, hidiffusion
 from .options import Method, OptionError, Options, Passes, Preset, Refused, WindowShift
-from .plan import Plan, Span, Task
+from .plan import Plan, Task
 from .planning import make_plan
-from .schedule import Schedule
+from .schedule import NoiseLevels, Schedule, Span
 from .unet_map import Family, UNetMap, UnsupportedUNet, map_unet
 
 __all__ = [
     "Family",
     "Method",
+    "NoiseLevels",
     "OptionError",
     "Options",
     "Passes",

@@ -25,9 +25,9 @@ class Run:
         generator: A CPU generator for `WindowShift.RANDOM`; not used by `WindowShift.CYCLE`.
 
     Attributes:
-        step: The step of the current UNet call.
+        timestep: The noise of the current UNet call, in the units of its `timesteps` argument.
         strided, pooled: Whether that pair is active in the current call.
-        damped: Whether the current call's step wants noise-damped guidance.
+        damped: Whether the current call's noise wants noise-damped guidance.
         is_base: Whether the current call is the base evaluation of noise-damped guidance.
         sizes: The feature sizes of the current call; None if it is not of the planned size and left alone.
         met: Whether any call so far was of the planned size; None before the first call.
@@ -36,10 +36,15 @@ class Run:
     def __init__(self, schedule: Schedule, generator: torch.Generator | None = None) -> None:
         self.schedule = schedule
         self.generator = generator
-        self.step = 0
+        self.timestep = 0.0
         self.strided = self.pooled = self.damped = self.is_base = False
         self.sizes: FeatureSizes | None = None
         self.met: bool | None = None
+
+    @property
+    def step(self) -> int:
+        """The step of the pass that the current call belongs to, for what moves with the steps."""
+        return self.schedule.step(self.timestep)
 
     @contextmanager
     def base_evaluation(self) -> Generator[None, None, None]:
@@ -68,11 +73,11 @@ def hidiffusion(unet: nn.Module, plan: Plan, run: Run) -> Generator[None, None, 
     """
     if plan.windows and plan.window_shift is WindowShift.RANDOM and run.generator is None:
         raise ValueError("random window shifts need a Run with a generator")
-    strided, pooled, damped = (span.steps(run.schedule.steps) for span in (plan.strided, plan.pooled, plan.damped))
-    redilations = [site for site in plan.redilations if site.span.steps(run.schedule.steps)]
+    strided, pooled = (run.schedule.steps_inside(span) for span in (plan.strided, plan.pooled))
+    redilations = [site for site in plan.redilations if run.schedule.steps_inside(site.span)]
     with ExitStack() as stack:
-        if strided or pooled or redilations or plan.windows:
-            _watch_calls(stack, unet, plan, run, strided, pooled, damped)
+        if plan.due(run.schedule):
+            _watch_calls(stack, unet, plan, run)
         if strided:
             _stride(stack, unet, plan, run)
         if pooled:
@@ -86,9 +91,7 @@ def hidiffusion(unet: nn.Module, plan: Plan, run: Run) -> Generator[None, None, 
         yield
 
 
-def _watch_calls(
-    stack: ExitStack, unet: nn.Module, plan: Plan, run: Run, strided: range, pooled: range, damped: range
-) -> None:
+def _watch_calls(stack: ExitStack, unet: nn.Module, plan: Plan, run: Run) -> None:
     """Sets the run's state from the size and timestep of each UNet call, and fits ControlNet's residuals to it."""
 
     def watch(
@@ -97,10 +100,10 @@ def _watch_calls(
         x, timesteps = args[0], args[1] if len(args) > 1 else kwargs["timesteps"]
         planned = tuple(x.shape[2:]) == plan.latent
         run.met = run.met or planned
-        run.step = run.schedule.step(float(timesteps.max()))
-        run.strided = planned and run.step in strided
-        run.pooled = planned and run.step in pooled
-        run.damped = planned and run.step in damped
+        run.timestep = float(timesteps.max())
+        run.strided = planned and run.schedule.inside(plan.strided, run.timestep)
+        run.pooled = planned and run.schedule.inside(plan.pooled, run.timestep)
+        run.damped = planned and run.schedule.inside(plan.damped, run.timestep)
         run.sizes = plan.sizes(strided=run.strided, pooled=run.pooled) if planned else None
         if run.sizes is None or not (run.strided or run.pooled) or not kwargs.get("control"):
             return None
@@ -148,17 +151,12 @@ def _redilate(stack: ExitStack, unet: nn.Module, run: Run, site: Redilation) -> 
     """One re-dilated convolution: its input is enlarged, its dilation swapped, its output brought back."""
     conv = unet.get_submodule(site.conv)
     assert isinstance(conv, nn.Conv2d)
-    steps = site.span.steps(run.schedule.steps)
     size: Size = (0, 0)
 
     def factor() -> redilation.Factor | None:
-        if run.sizes is None or run.step not in steps:
+        if run.sizes is None or not run.schedule.inside(site.span, run.timestep):
             return None
-        full = site.base if run.is_base else site.factor
-        if full == (1.0, 1.0):
-            return None
-        down, across = redilation.factor_at(full, run.step, len(steps), progressive=site.progressive)
-        return (down / 2, across / 2) if site.dispersed else (down, across)
+        return site.factor_at(run.step, run.schedule, base=run.is_base)
 
     def enlarge(x: torch.Tensor) -> torch.Tensor:
         nonlocal size

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from .plan import Plan
 from .raunet import FeatureSizes
-from .redilation import factor_at
+from .schedule import Schedule
 from .unet_map import Block
 from .windows import Size
 
@@ -45,35 +45,30 @@ def speed_up(*costs: Cost) -> float:
     return sum(cost.direct * len(cost.steps) for cost in costs) / sum(cost.direct * sum(cost.steps) for cost in costs)
 
 
-def count(plan: Plan, steps: int) -> Cost:
-    """The cost of the plan's pass in `steps` steps, at least one, with guidance (two rows per picture)."""
+def count(plan: Plan, schedule: Schedule) -> Cost:
+    """The cost of the plan's pass with that schedule and with guidance (two rows per picture)."""
     direct = _multiplications(plan, plan.sizes(strided=False, pooled=False), {})
     windows = {site.attention: WINDOWED for site in plan.windows}
-    strided, pooled, damped = (span.steps(steps) for span in (plan.strided, plan.pooled, plan.damped))
+    strided, pooled, damped = (schedule.steps_inside(span) for span in (plan.strided, plan.pooled, plan.damped))
 
     def at(step: int) -> float:
         sizes = plan.sizes(strided=step in strided, pooled=step in pooled)
-        strong = _multiplications(plan, sizes, windows | _redilated(plan, step, steps, base=False))
+        strong = _multiplications(plan, sizes, windows | _redilated(plan, step, schedule, base=False))
         if step not in damped:
             return strong
-        return strong + _multiplications(plan, sizes, windows | _redilated(plan, step, steps, base=True)) / 2
+        return strong + _multiplications(plan, sizes, windows | _redilated(plan, step, schedule, base=True)) / 2
 
-    return Cost(direct, tuple(at(step) / direct for step in range(steps)))
+    return Cost(direct, tuple(at(step) / direct for step in range(schedule.steps)))
 
 
-def _redilated(plan: Plan, step: int, steps: int, *, base: bool) -> dict[str, float]:
+def _redilated(plan: Plan, step: int, schedule: Schedule, *, base: bool) -> dict[str, float]:
     """How many times its multiplications each re-dilated convolution takes: its input is enlarged."""
     factors: dict[str, float] = {}
     for site in plan.redilations:
-        span = site.span.steps(steps)
-        full = site.base if base else site.factor
-        if step not in span or full == (1.0, 1.0):
-            continue
-        current = factor_at(full, step, len(span), progressive=site.progressive)
-        if site.dispersed:
-            current = current[0] / 2, current[1] / 2
-        kernel = DISPERSED_KERNEL / KERNEL if site.dispersed else 1.0
-        factors[site.conv] = kernel * math.prod(math.ceil(d) / d for d in current)
+        current = site.factor_at(step, schedule, base=base) if step in schedule.steps_inside(site.span) else None
+        if current is not None:
+            kernel = DISPERSED_KERNEL / KERNEL if site.dispersed else 1.0
+            factors[site.conv] = kernel * math.prod(math.ceil(d) / d for d in current)
     return factors
 
 

@@ -9,23 +9,16 @@ from enum import Enum
 
 from .options import Preset, WindowShift
 from .raunet import FeatureSizes, feature_sizes
+from .redilation import Factor, factor_at
+from .schedule import Schedule, Span
 from .unet_map import Family, UNetMap
 from .windows import Size
 
 CELL = 8
 """Pixels per latent cell and side."""
 
-
-@dataclass(frozen=True)
-class Span:
-    """Steps `int(start * N)` up to but not including `int(end * N)` of a pass of N steps."""
-
-    start: float = 0.0
-    end: float = 0.0
-
-    def steps(self, total: int) -> range:
-        """The steps of a pass of `total` steps that lie in the span; rounded as the official code rounds."""
-        return range(int(total * self.start), int(total * self.end))
+SETTLED = "the layout is settled where this pass begins"
+"""Why a part that works on a picture's layout has nothing to do in a pass that begins with little noise."""
 
 
 class Part(Enum):
@@ -90,6 +83,19 @@ class Redilation:
     dispersed: bool = False
     base: tuple[float, float] = (1.0, 1.0)
 
+    def factor_at(self, step: int, schedule: Schedule, *, base: bool) -> Factor | None:
+        """How much further the convolution looks at a step of the span; None: as always.
+
+        A progressive factor goes by steps, as the paper's does, so that it is its at every one; a pass that begins late
+        goes on where a whole one would be.
+        """
+        full = self.base if base else self.factor
+        if full == (1.0, 1.0):
+            return None
+        begun, steps = schedule.left_out, len(schedule.steps_inside(self.span))
+        down, across = factor_at(full, begun + step, begun + steps, progressive=self.progressive)
+        return (down / 2, across / 2) if self.dispersed else (down, across)
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -153,30 +159,54 @@ class Plan:
         sizes = [self.sizes(strided=strided, pooled=pooled) for strided, pooled in phases]
         return any(side % 2 for at in sizes for site in self.windows for side in self.window_size(site, at))
 
-    def describe(self, steps: int | None = None) -> str:
-        """What is active, in words: as shares of the pass, or in steps if their number is known.
+    def due(self, schedule: Schedule) -> bool:
+        """Whether anything is done in a pass with this schedule."""
+        return bool(self.windows) or any(schedule.steps_inside(span) for span in self._spans)
 
-        Empty if the plan is active and yet nothing would happen in that few steps.
+    @property
+    def _spans(self) -> list[Span]:
+        """When the parts that end are active."""
+        return [self.strided, self.pooled, self.damped, *(site.span for site in self.redilations)]
+
+    def describe(self, schedule: Schedule | None = None, *, about: bool = False) -> str:
+        """What is active, in words.
+
+        Args:
+            schedule: Of the pass; without it, ends are told as shares of the noise instead of in steps.
+            about: The schedule is a guess, and the words say so.
         """
         if not self.active:
             return self.reason
 
-        def until(end: float) -> str:
-            return f"{end:.0%}" if steps is None else f"step {int(steps * end)}"
+        def ends(*spans: Span) -> list[str]:
+            if schedule is None:
+                return [
+                    f"{end:.0%} of the noise" for end in sorted({span.end for span in spans if span.end > span.start})
+                ]
+            steps = {inside[-1] + 1 for span in spans if (inside := schedule.steps_inside(span))}
+            return ["about " * about + f"step {last}" for last in sorted(steps)]
 
-        def ends(*spans: Span) -> list[float]:
-            return sorted({s.end for s in spans if (s.steps(steps) if steps else s.end > s.start)})
-
-        of = f" of {steps}" if steps else ""
+        of = f" of {schedule.steps}" if schedule else ""
         parts: list[str] = []
-        if pairs := ends(self.strided, self.pooled):
-            stronger = f" (stronger until {until(pairs[0])})" if len(pairs) > 1 else ""
-            parts.append(f"{Part.RAU_NET.value} until {until(pairs[-1])}{of}{stronger}")
-        if dilated := ends(*(site.span for site in self.redilations)):
+        left_out = list(self.left_out)
+        pairs = ends(self.strided, self.pooled)
+        dilated = ends(*(site.span for site in self.redilations))
+        if pairs:
+            stronger = f" (stronger until {pairs[0]})" if len(pairs) > 1 else ""
+            parts.append(f"{Part.RAU_NET.value} until {pairs[-1]}{of}{stronger}")
+        if dilated:
             dispersed = " with dispersed convolution" if any(site.dispersed for site in self.redilations) else ""
-            parts.append(f"{Part.REDILATION.value}{dispersed} until {until(dilated[-1])}{of}")
+            parts.append(f"{Part.REDILATION.value}{dispersed} until {dilated[-1]}{of}")
         if damped := ends(self.damped):
-            parts.append(f"noise-damped guidance until {until(damped[-1])}{of}")
+            parts.append(f"noise-damped guidance until {damped[-1]}{of}")
         if self.windows:
             parts.append(Part.MSW_MSA.value + " on resized odd feature maps" * self._odd_windows())
-        return ", ".join([*parts, *(f"no {what}" for what in self.left_out if parts)])
+        for part, planned, found in (
+            (Part.RAU_NET, self.strided.end or self.pooled.end, pairs),
+            (Part.REDILATION, self.redilations, dilated),
+        ):
+            if planned and not found:
+                left_out.append(f"{part.value} because {SETTLED}")
+        if not parts:
+            return f"nothing: {SETTLED}"
+        return ", ".join([*parts, *(f"no {what}" for what in left_out)])

@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 
 from .options import Options, Preset
-from .plan import CELL, Plan, Span, Task
+from .plan import CELL, Plan, Task
+from .schedule import Span
 from .unet_map import Family
 
 X4_SIDES = 4

@@ -11,7 +11,8 @@ import dataclasses
 from collections.abc import Iterator
 
 from .options import Options, Preset, Refused
-from .plan import CELL, Plan, Redilation, Span, Task
+from .plan import CELL, Plan, Redilation, Task
+from .schedule import Span
 from .unet_map import Family
 
 GRADED_FROM = 3

@@ -1,32 +1,126 @@
-"""How far a sampling pass is, read from the timestep that reaches the UNet.
+"""How much noise is left: in a call of the UNet, at the end of a span, over the steps of a pass.
 
-Counting UNet calls breaks with second-order, adaptive and restarting samplers and with split batches; percent of
-training time breaks with img2img. The pass's own schedule is right for all of them.
+What a picture shows is settled by the noise that is left, not by how many steps were made: the first 40 % of the steps
+end at very different noise with Karras', exponential or Beta spacing, and a pass that begins late (img2img, hires)
+begins where much is settled. So a span is a share of the model's own noise schedule, its training timesteps, noisiest
+first, and is compared with the timestep that reaches the UNet, in the UNet's own units. With the schedule of the
+official code (evenly spaced, 1000 / N apart, the last at 1) that gives exactly its steps `int(N * share)`.
 """
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_left
 from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Span:
+    """From the noise that is left after the share `start` of the model's noise schedule to that after `end` of it."""
+
+    start: float = 0.0
+    end: float = 0.0
+
+
+class NoiseLevels:
+    """A model's own noise schedule.
+
+    Args:
+        timesteps: The UNet's `timesteps` argument for each noise level of the training, least noise first (rising).
+
+    Raises:
+        ValueError: if there are less than two levels.
+    """
+
+    def __init__(self, timesteps: Sequence[float]) -> None:
+        if len(timesteps) < 2:
+            raise ValueError("a noise schedule needs at least two levels")
+        self._timesteps = timesteps
+
+    def after(self, share: float) -> float:
+        """The timestep at which the noisiest `share` (0 to 1) is over, on straight lines between the levels."""
+        if share <= 0:
+            return math.inf
+        if share >= 1:
+            return -math.inf
+        position = min((1 - share) * len(self._timesteps), len(self._timesteps) - 1)
+        low = min(int(position), len(self._timesteps) - 2)
+        return self._timesteps[low] + (position - low) * (self._timesteps[low + 1] - self._timesteps[low])
+
+    @property
+    def tolerance(self) -> float:
+        """Half the mean distance of two levels: hosts round timesteps by as much (half precision, whole numbers)."""
+        return (self._timesteps[-1] - self._timesteps[0]) / (len(self._timesteps) - 1) / 2
+
+    @property
+    def most(self) -> float:
+        """The timestep of the noisiest level."""
+        return self._timesteps[-1]
+
+
+DISCRETE = NoiseLevels(range(1000))
+"""Models whose UNet is given the number of the training timestep: Stable Diffusion's."""
 
 
 class Schedule:
-    """The noise levels one pass really runs, in the units of the UNet's own `timesteps` argument.
+    """The noise levels one pass really runs.
 
     Args:
-        timesteps: One entry per step, first step first (falling), without the final zero noise level.
+        timesteps: One entry per step, first step first (falling), without the final zero noise level, in the units of
+            the UNet's own `timesteps` argument.
+        levels: The model's own noise schedule in the same units.
 
     Raises:
         ValueError: if there is no step.
     """
 
-    def __init__(self, timesteps: Sequence[float]) -> None:
+    def __init__(self, timesteps: Sequence[float], levels: NoiseLevels = DISCRETE) -> None:
         if not timesteps:
             raise ValueError("a schedule needs at least one step")
-        self.steps = len(timesteps)
-        # Halfway between two entries: half-precision hosts round timesteps by up to 0.25, entries are 1 apart.
+        self.timesteps = tuple(timesteps)
+        self.levels = levels
+        self._limits: dict[float, float] = {}
+        self._inside: dict[Span, range] = {}
         self._rising = sorted(-(a + b) / 2 for a, b in zip(timesteps, timesteps[1:]))
 
+    @property
+    def steps(self) -> int:
+        return len(self.timesteps)
+
+    @property
+    def left_out(self) -> int:
+        """How many steps a whole pass, as evenly spaced, would have made before this one begins."""
+        if self.steps == 1:
+            return 0
+        distance = (self.timesteps[0] - self.timesteps[-1]) / (self.steps - 1)
+        return int((self.levels.most - self.timesteps[0] + self.levels.tolerance) / distance)
+
     def step(self, timestep: float) -> int:
-        """The step, 0 to `steps - 1`, whose noise level is nearest to the timestep."""
+        """The step, 0 to `steps - 1`, whose noise level is nearest to the timestep: for what moves with the steps."""
         return bisect_left(self._rising, -timestep)
+
+    def inside(self, span: Span, timestep: float) -> bool:
+        """Whether a call of the UNet at that timestep is in the span."""
+        return self._limit(span.end) < timestep <= self._limit(span.start)
+
+    def steps_inside(self, span: Span) -> range:
+        """The steps of the pass that are in the span."""
+        if span not in self._inside:
+            found = [step for step, timestep in enumerate(self.timesteps) if self.inside(span, timestep)]
+            self._inside[span] = range(found[0], found[-1] + 1) if found else range(0)
+        return self._inside[span]
+
+    def _limit(self, share: float) -> float:
+        """The timestep at which a share is over."""
+        if share not in self._limits:
+            self._limits[share] = self._clear_of_steps(self.levels.after(share))
+        return self._limits[share]
+
+    def _clear_of_steps(self, limit: float) -> float:
+        """The limit, moved away from the pass's own timesteps by what hosts round them by."""
+        above = min((t for t in self.timesteps if t > limit), default=math.inf)
+        below = max((t for t in self.timesteps if t <= limit), default=-math.inf)
+        if above - below <= 2 * self.levels.tolerance:
+            return (above + below) / 2
+        return min(max(limit, below + self.levels.tolerance), above - self.levels.tolerance)

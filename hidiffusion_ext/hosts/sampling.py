@@ -15,20 +15,21 @@ from typing import Any
 
 import torch
 
+from ..core import NoiseLevels, Schedule
 from .wrapping import wrap_method
 
-OpenContext = Callable[[list[float]], AbstractContextManager[None]]
+OpenContext = Callable[[Schedule], AbstractContextManager[None]]
 
 
 def around_next_pass(sampler: Any, open_context: OpenContext, on_failure: Callable[[Exception], None]) -> None:
-    """Opens `open_context(timesteps)` around the sampler's next pass, and takes itself away when the pass ends.
+    """Opens `open_context(schedule)` around the sampler's next pass, and takes itself away when the pass ends.
 
     Asked again before the pass starts, only the last request counts. The context is closed however the pass ends. When
     the host takes another model in the middle of the pass (refiner), it is closed and opened anew.
 
     Args:
         sampler: The job's sampler object.
-        open_context: Gets the pass's schedule: one timestep per step, first step first, in the UNet's own units.
+        open_context: Gets the pass's schedule, in the UNet's own units.
         on_failure: Called if the schedule cannot be read or the context cannot be opened; the pass then runs as if
             this had not been asked for.
     """
@@ -48,7 +49,7 @@ def around_next_pass(sampler: Any, open_context: OpenContext, on_failure: Callab
             def open_anew() -> None:
                 try:
                     current.close()
-                    current.enter_context(open_context(pass_timesteps(sampler, kwargs)))
+                    current.enter_context(open_context(pass_schedule(sampler, kwargs)))
                 except Exception as error:
                     on_failure(error)
 
@@ -71,17 +72,17 @@ def cancel(sampler: Any) -> None:
     sampler.func = getattr(sampler.func, "hidiffusion_original", sampler.func)
 
 
-def pass_timesteps(sampler: Any, arguments: dict[str, Any]) -> list[float]:
-    """The schedule of a pass, one timestep per step, first step first.
+def pass_schedule(sampler: Any, arguments: dict[str, Any]) -> Schedule:
+    """The schedule of a pass.
 
     Args:
-        sampler: The job's sampler; its `model_wrap` turns noise levels (sigmas) into timesteps.
+        sampler: The job's sampler; its `model_wrap` has the model's own noise levels (sigmas), and timesteps for any.
         arguments: What the sampling function is called with: falling `sigmas` (k-diffusion, which evaluates all but
             the last), rising `timesteps` (DDIM and its kin, which evaluate all but the first), or only the ends
             `sigma_min` and `sigma_max` (DPM fast and adaptive, which step evenly in the logarithm of sigma).
     """
     if "timesteps" in arguments:
-        return [float(t) for t in arguments["timesteps"].flip(0)[:-1]]
+        return Schedule([float(t) for t in arguments["timesteps"].flip(0)[:-1]])
     sigmas = arguments.get("sigmas", arguments.get("sigma_sched"))
     if sigmas is not None:
         sigmas = sigmas[:-1]
@@ -89,5 +90,6 @@ def pass_timesteps(sampler: Any, arguments: dict[str, Any]) -> list[float]:
         steps = arguments.get("n") or sampler.model_wrap_cfg.total_steps
         first, last = (math.log(float(arguments[end])) for end in ("sigma_max", "sigma_min"))
         sigmas = torch.linspace(first, last, int(steps)).exp()
-    known = sampler.model_wrap.sigmas
-    return [float(t) for t in sampler.model_wrap.sigma_to_t(sigmas.to(known))]
+    model = sampler.model_wrap
+    of_pass, of_training = (model.sigma_to_t(levels.to(model.sigmas)).tolist() for levels in (sigmas, model.sigmas))
+    return Schedule(of_pass, NoiseLevels(of_training))

@@ -19,7 +19,7 @@ from fastapi.security import HTTPBasic, HTTPBasicCredentials
 
 from modules import processing, sd_models, sd_samplers_common
 
-from ..core import OptionError, Options
+from ..core import OptionError, Options, Schedule
 from ..core.options import SETTINGS, Setting, quoted
 from .plan_view import Pass, view
 
@@ -42,7 +42,14 @@ JOB = {
         Setting(0, "Resize width to", "Hires pass, instead of a scale: pixels.", 0, LARGEST, name="hr_resize_x"),
         Setting(0, "Resize height to", "Hires pass, instead of a scale: pixels.", 0, LARGEST, name="hr_resize_y"),
         Setting(0, "Hires steps", "0: as many as in the first pass.", 0, 1000, name="hr_second_pass_steps"),
-        Setting(0.75, "Denoising strength", "For img2img, and only then.", 0.0, 1.0, name="denoising_strength"),
+        Setting(
+            0.75,
+            "Denoising strength",
+            "For img2img or a hires pass, and only then.",
+            0.0,
+            1.0,
+            name="denoising_strength",
+        ),
         Setting(1.0, "Resize by", "For img2img: multiplies width and height.", 0.01, 16.0, name="scale_by"),
     )
 }
@@ -98,24 +105,34 @@ def _answer(query: Mapping[str, str]) -> dict[str, Any]:
     asked = {name: JOB[name].checked(JOB[name].parse(query[name])) for name in query if name in JOB}
     job = SimpleNamespace(**{name: setting.default for name, setting in JOB.items()} | asked)
     job.sd_model = _loaded_model(query.get("model"))
-    return view(job, options, _passes(job, img2img="denoising_strength" in asked))
+    return view(job, options, _passes(job, img2img="denoising_strength" in asked and not job.enable_hr))
 
 
 def _passes(job: Any, *, img2img: bool) -> list[Pass]:
     """The passes of a job, in the sizes and steps that the host will give them."""
     if img2img:
-        _, last_step = sd_samplers_common.setup_img2img_steps(job)
         size = int(job.width * job.scale_by), int(job.height * job.scale_by)
-        return [Pass("Picture", *size, max(1, last_step + 1))]
+        return [Pass("Picture", *size, _second(*sd_samplers_common.setup_img2img_steps(job)))]
     if not job.enable_hr:
-        return [Pass("Picture", job.width, job.height, job.steps)]
+        return [Pass("Picture", job.width, job.height, _evenly_spaced(job.steps))]
     job.extra_generation_params, job.applied_old_hires_behavior_to = {}, None
     processing.StableDiffusionProcessingTxt2Img.calculate_target_resolution(job)
     hires_steps = job.hr_second_pass_steps or job.steps
+    second = _second(*sd_samplers_common.setup_img2img_steps(job, hires_steps))
     return [
-        Pass("First pass", job.width, job.height, job.steps),
-        Pass("Hires pass", job.hr_upscale_to_x, job.hr_upscale_to_y, hires_steps, hires=True),
+        Pass("First pass", job.width, job.height, _evenly_spaced(job.steps)),
+        Pass("Hires pass", job.hr_upscale_to_x, job.hr_upscale_to_y, second, hires=True),
     ]
+
+
+def _second(steps: int, last_step: int) -> Schedule:
+    """The schedule of a pass over a picture, from what the host makes of its strength: the end of a whole one."""
+    return Schedule(_evenly_spaced(max(1, steps)).timesteps[-max(1, last_step + 1) :])
+
+
+def _evenly_spaced(steps: int) -> Schedule:
+    """A whole pass; as the sampler and the scheduler are not known here, evenly spaced."""
+    return Schedule([999 * (1 - step / steps) for step in range(steps)])
 
 
 def _loaded_model(name: str | None) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from ..core import Options, Refused
+from ..core import Options, Refused, Schedule
 from ..core.cost import Cost, count, speed_up
 from ..core.plan import CELL
 from ..core.windows import Size
@@ -20,14 +20,14 @@ class Pass:
     Attributes:
         name: What it is called on the page.
         width, height: Its size in pixels.
-        steps: How many steps it will run, at least one.
+        schedule: The noise levels it will run, evenly spaced, as its sampler is not known yet.
         hires: The second pass of a hires-fix job.
     """
 
     name: str
     width: int
     height: int
-    steps: int
+    schedule: Schedule
     hires: bool = False
 
 
@@ -44,8 +44,8 @@ def view(job: Any, options: Options, passes: list[Pass]) -> dict[str, Any]:
         `mark`: all of it in two or three words; `speed_up`: how many times fewer multiplications the whole job takes;
         `passes`: one entry per pass, empty if refused, with its `name`, `width`, `height`, `steps`, `native` (the side
         the model was made for), `area` (how many times the native one), `preset`, `active`, `text` (what is active
-        until which step, or why nothing is), `speed` (what to expect, in words), `speed_up`, and `work` (each step's
-        multiplications as a share of what it takes without HiDiffusion).
+        until about which step, or why nothing is), `speed` (what to expect, in words), `speed_up`, and `work` (each
+        step's multiplications as a share of what it takes without HiDiffusion).
     """
     if job.sd_model is None:
         return _refused("no model is in memory yet; the plan is shown once one is loaded")
@@ -58,21 +58,20 @@ def view(job: Any, options: Options, passes: list[Pass]) -> dict[str, Any]:
     entries: list[dict[str, Any]] = []
     costs: list[Cost] = []
     for one, (_, plan) in zip(passes, planned):
-        cost = count(plan, one.steps)
-        text = plan.describe(one.steps)
-        active = plan.active and bool(text)
+        cost = count(plan, one.schedule)
+        active = plan.due(one.schedule)
         costs.append(cost)
         entries.append(
             {
                 "name": one.name,
                 "width": one.width,
                 "height": one.height,
-                "steps": one.steps,
+                "steps": one.schedule.steps,
                 "native": plan.native,
                 "area": round(one.width * one.height / plan.native**2, 2),
                 "preset": plan.preset.value if active else "",
                 "active": active,
-                "text": text or f"nothing: {one.steps} steps are too few for these thresholds",
+                "text": plan.describe(one.schedule, about=True),
                 "speed": _speed(cost) if active else "",
                 "speed_up": round(speed_up(cost), 2),
                 "work": [round(share, 3) for share in cost.steps],

@@ -81,25 +81,23 @@ class HiDiffusionScript(scripts.Script):
         began = False
 
         @contextmanager
-        def patched(timesteps: list[float]) -> Generator[None, None, None]:
+        def patched(schedule: Schedule) -> Generator[None, None, None]:
             """Around the pass, and anew around its rest when the host takes another model (refiner)."""
             nonlocal began
             model, plan = plan_pass(p, options, latent, hires=hires)
-            schedule = Schedule(timesteps)
-            active = plan.describe(schedule.steps)
+            due, text = plan.due(schedule), plan.describe(schedule)
             if not began:
-                infotext.write_active(p.extra_generation_params, options, active if plan.active else "", hires=hires)
+                infotext.write_active(p.extra_generation_params, options, text if due else "", hires=hires)
             about = f"{plan.unet.family.value}, {plan.latent[1] * CELL}x{plan.latent[0] * CELL}"
             about += ", hires pass" * hires + ", from the model switch on" * began
             about += f", preset {plan.preset.value}" * plan.active
-            active = active or f"nothing: {schedule.steps} steps are too few for these thresholds"
-            logger.info("%s: %s", about, active)
+            logger.info("%s: %s", about, text)
             began = True
-            if not plan.active:
+            if not due:
                 yield
                 return
             run = Run(schedule, torch.Generator().manual_seed(int(p.seeds[0])))
-            guidance = damped_guidance(p.sampler, run) if plan.damped.steps(schedule.steps) else nullcontext()
+            guidance = damped_guidance(p.sampler, run) if schedule.steps_inside(plan.damped) else nullcontext()
             with hidiffusion(model.unet, plan, run), guidance:
                 yield
             if run.met is False:

@@ -101,17 +101,17 @@ def test_the_plan_follows_the_sliders(panel: Panel) -> None:
     playwright.expect(panel.mark).to_have_text("nothing to do")
     height = panel.plan.bounding_box()["height"]  # type: ignore[index]
     panel.set_size(1024, 768)
-    panel.says("RAU-Net until step 8 of 20, MSW-MSA")
+    panel.says("RAU-Net until about step 8 of 20, MSW-MSA")
     playwright.expect(panel.mark).to_have_text(re.compile("times as fast"))
     assert panel.plan.bounding_box()["height"] == height  # type: ignore[index]  # nothing below it jumps
     assert panel.plan.locator("rect.work").count() == 20
     panel.set("txt2img_steps", 10)
-    panel.says("RAU-Net until step 4 of 10, MSW-MSA")
+    panel.says("RAU-Net until about step 4 of 10, MSW-MSA")
     panel.page.locator(f"{panel.id}_rau_net input").click()
     panel.says("Picture: 1024x768")
     playwright.expect(panel.plan.locator(".text")).to_have_text("MSW-MSA")
     panel.page.get_by_label("ScaleCrafter").and_(panel.page.locator(f"{panel.id}_method input")).click()
-    panel.says("re-dilation until step")
+    panel.says("re-dilation until about step")
     panel.tick()
     playwright.expect(panel.mark).to_be_hidden()
 
@@ -149,7 +149,7 @@ def test_generated_pasted_back_and_loaded_anew(panel: Panel) -> None:
     panel.set("txt2img_steps", 5)
     panel.page.locator(f"{panel.id}_advanced .label-wrap").click()
     panel.set("script_txt2img_hidiffusion_native_size", 128)
-    panel.says("RAU-Net until step 2 of 5, MSW-MSA")
+    panel.says("RAU-Net until about step 2 of 5, MSW-MSA")
     panel.page.click("#txt2img_generate")
     infotext = panel.page.locator("#txt2img_infotext textarea")
     playwright.expect(infotext).to_have_value(re.compile('HiDiffusion: "RAU-Net until step 2 of 5, MSW-MSA"'))
@@ -161,7 +161,7 @@ def test_generated_pasted_back_and_loaded_anew(panel: Panel) -> None:
     panel.page.click("#tab_txt2img #paste")
     playwright.expect(panel.ticked).to_be_checked()
     panel.says("Picture: 256x256")
-    panel.says("RAU-Net until step 2 of 5, MSW-MSA")
+    panel.says("RAU-Net until about step 2 of 5, MSW-MSA")
 
 
 def test_by_keyboard(panel: Panel) -> None:

@@ -85,10 +85,11 @@ def test_every_residual_meets_its_features_while_raunet_is_active(family: Family
     plan = make_plan(Options.from_mapping({"native_size": 8, "preset": preset}), map_unet(unet), LATENT)
     made = residuals(unet, feature_sizes(plan.unet, LATENT))
     expected_unpatched = call(unet, copied(made), STEPS - 1)
+    schedule = Schedule(uniform_timesteps(STEPS))
     for step in range(STEPS):
-        strided, pooled = step in plan.strided.steps(STEPS), step in plan.pooled.steps(STEPS)
+        strided, pooled = (step in schedule.steps_inside(span) for span in (plan.strided, plan.pooled))
         own = copied(made)
-        run = Run(Schedule(uniform_timesteps(STEPS)))
+        run = Run(schedule)
         with hidiffusion(unet, plan, run):
             got = call(unet, own, step)
             fitted = fit_residuals(made, plan.sizes(strided=strided, pooled=pooled))

@@ -35,7 +35,7 @@ def shares(family: Family, options: Options) -> tuple[list[float], list[float]]:
     direct = operations(timesteps[0])
     with hidiffusion(unet, plan, Run(Schedule(timesteps))):
         seen = [operations(timesteps[step]) / direct for step in LOOKED_AT]
-    return [count(plan, STEPS).steps[step] for step in LOOKED_AT], seen
+    return [count(plan, Schedule(timesteps)).steps[step] for step in LOOKED_AT], seen
 
 
 @pytest.mark.parametrize("family", Family)
@@ -58,14 +58,14 @@ def test_counts_are_what_pytorch_counts(family: Family, options: Options) -> Non
 def test_damped_guidance_takes_a_third_row_for_two() -> None:
     unet_map = map_unet(tiny_unet())
     options = Options(method=Method.SCALECRAFTER, preset=Preset.X4, native_size=64, msw_msa=False)
-    steps = count(make_plan(options, unet_map, (32, 32)), STEPS).steps
+    steps = count(make_plan(options, unet_map, (32, 32)), Schedule(uniform_timesteps(STEPS))).steps
     assert steps[0] == pytest.approx(1.5)
     assert steps[-1] == 1
 
 
 def test_nothing_planned_costs_nothing_more() -> None:
     plan = make_plan(Options(), map_unet(tiny_unet()), (64, 64))
-    assert count(plan, 3).steps == (1, 1, 1)
+    assert count(plan, Schedule(uniform_timesteps(3))).steps == (1, 1, 1)
 
 
 def test_a_job_is_as_fast_as_its_passes_together() -> None:
@@ -101,6 +101,6 @@ def test_the_table_in_the_readme_is_what_is_counted() -> None:
         for width, height in re.findall(r"(\d+)x(\d+)", sizes):
             plan = make_plan(Options(native_size=MODELS[model][1]), maps[model], (int(height) // 8, int(width) // 8))
             assert happens.startswith(f"preset {plan.preset.value}" if plan.active else "nothing"), (model, sizes)
-            found.append(f"{speed_up(count(plan, 20)):.1f}")
+            found.append(f"{speed_up(count(plan, Schedule(uniform_timesteps(20)))):.1f}")
         stated = re.findall(r"[\d.]+", less) or ["1.0"]
         assert [min(found), max(found)] == [stated[0], stated[-1]], (model, sizes, found)

@@ -47,6 +47,9 @@ def test_a_base_like_the_strong_evaluation_changes_no_bit() -> None:
     assert torch.equal(damp(rows, [0, 1, 0, 1], rows[-2:]), rows)
 
 
+FIFTY = Schedule(uniform_timesteps(50))
+
+
 @pytest.mark.parametrize("family", list(Family))
 def test_every_step_equals_the_official_code(family: Family) -> None:
     depth = 2 if family is Family.SDXL else 1
@@ -55,7 +58,7 @@ def test_every_step_equals_the_official_code(family: Family) -> None:
     strong, base = (official_factors(theirs, table) for table in (OFFICIAL[family, 4], OFFICIAL_BASE[family]))
     steps, scale, tau = 10, 7.5, OFFICIAL_TAU[family, 4]
     plan = scalecrafter_plan(unet, (64, 64), native_size=128)
-    assert list(plan.damped.steps(50)) == list(range(tau))
+    assert FIFTY.steps_inside(plan.damped) == range(tau)
     timesteps = uniform_timesteps(steps)
     run = Run(Schedule(timesteps))
     with torch.inference_mode(), hidiffusion(unet, plan, run):
@@ -93,12 +96,12 @@ def official(
 def test_only_the_4x_tables_have_a_base() -> None:
     unet = tiny_unet(Family.SD1)
     plan = scalecrafter_plan(unet, (32, 32))
-    assert plan.describe(50) == "re-dilation until step 35 of 50, noise-damped guidance until step 35 of 50"
+    assert plan.describe(FIFTY) == "re-dilation until step 35 of 50, noise-damped guidance until step 35 of 50"
     assert {site.base for site in plan.redilations} == {(1.0, 1.0), (3.0, 3.0), (4.0, 4.0)}
     off = scalecrafter_plan(unet, (32, 32), damped_guidance=False)
-    assert not off.damped.steps(50)
+    assert not FIFTY.steps_inside(off.damped)
     assert {site.base for site in off.redilations} == {(1.0, 1.0)}
-    assert not scalecrafter_plan(unet, (16, 16)).damped.steps(50)
+    assert not FIFTY.steps_inside(scalecrafter_plan(unet, (16, 16)).damped)
 
 
 def test_the_base_evaluation_ends_with_an_error_too() -> None:

@@ -135,7 +135,7 @@ def test_random_failures_leave_nothing() -> None:
                     call(unet, latent, choose.randrange(STEPS))
         except fault.error:
             assert fault.raised, f"case {number}: {place.__name__} raised by itself"
-        assert snapshot(unet) == states[family], f"case {number}: {place.__name__}, {plan.describe(STEPS)}"
+        assert snapshot(unet) == states[family], f"case {number}: {place.__name__}, {plan.describe()}"
         raised[place.__name__] += fault.raised
     print(f"{CASES} cases, raised {raised}")
     assert all(count > CASES / 50 for count in raised.values()), raised

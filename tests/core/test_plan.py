@@ -3,9 +3,21 @@
 from __future__ import annotations
 
 import pytest
-from unets import tiny_unet
+from unets import tiny_unet, uniform_timesteps
 
-from hidiffusion_ext.core import Family, Options, Passes, Plan, Preset, Refused, Task, make_plan, map_unet
+from hidiffusion_ext.core import (
+    Family,
+    Options,
+    Passes,
+    Plan,
+    Preset,
+    Refused,
+    Schedule,
+    Span,
+    Task,
+    make_plan,
+    map_unet,
+)
 
 MAPS = {family: map_unet(tiny_unet(family)) for family in Family}
 INPAINTING = map_unet(tiny_unet(Family.SDXL, in_channels=9))
@@ -16,7 +28,8 @@ def plan(family: Family, width: int, height: int, task: Task = Task(), **options
 
 
 def steps(plan: Plan, total: int = 50) -> tuple[range, range]:
-    return plan.strided.steps(total), plan.pooled.steps(total)
+    schedule = Schedule(uniform_timesteps(total))
+    return schedule.steps_inside(plan.strided), schedule.steps_inside(plan.pooled)
 
 
 @pytest.mark.parametrize("family", [Family.SD1, Family.SD2])
@@ -108,12 +121,43 @@ def test_custom_thresholds_replace_the_presets() -> None:
 
 
 def test_descriptions_say_until_when() -> None:
-    assert plan(Family.SD1, 1024, 1024).describe() == "RAU-Net until 40%, MSW-MSA"
-    assert plan(Family.SD1, 1024, 1024).describe(20) == "RAU-Net until step 8 of 20, MSW-MSA"
-    assert plan(Family.SDXL, 2048, 2048).describe(50) == "RAU-Net until step 20 of 50 (stronger until step 8), MSW-MSA"
-    assert plan(Family.SD1, 1000, 1024).describe(20).endswith("MSW-MSA on resized odd feature maps")
-    assert plan(Family.SD1, 720, 1280).describe(20).endswith("MSW-MSA")
-    assert plan(Family.SD1, 1024, 1024, msw_msa=False).describe(2) == ""
+    def described(steps: int, family: Family, *size: int, **options: object) -> str:
+        return plan(family, *size, **options).describe(Schedule(uniform_timesteps(steps)))
+
+    assert plan(Family.SD1, 1024, 1024).describe() == "RAU-Net until 40% of the noise, MSW-MSA"
+    assert described(20, Family.SD1, 1024, 1024) == "RAU-Net until step 8 of 20, MSW-MSA"
+    stronger = "RAU-Net until step 20 of 50 (stronger until step 8), MSW-MSA"
+    assert described(50, Family.SDXL, 2048, 2048) == stronger
+    assert described(20, Family.SD1, 1000, 1024).endswith("MSW-MSA on resized odd feature maps")
+    assert described(20, Family.SD1, 720, 1280).endswith("MSW-MSA")
+
+
+def test_a_pass_that_begins_below_a_part_does_not_get_it_and_says_so() -> None:
+    weak, strong = Schedule([300, 200, 100]), Schedule([800, 600.8, 450, 200])
+    both, alone = plan(Family.SD1, 1024, 1024), plan(Family.SD1, 1024, 1024, msw_msa=False)
+    settled = "the layout is settled where this pass begins"
+    assert both.describe(weak) == f"MSW-MSA, no RAU-Net because {settled}"
+    assert (both.due(weak), alone.due(weak)) == (True, False)
+    assert alone.describe(weak) == f"nothing: {settled}"
+    assert both.describe(strong) == "RAU-Net until step 2 of 4, MSW-MSA"
+    redilation = plan(Family.SD1, 1024, 1024, method="ScaleCrafter")
+    assert redilation.describe(weak) == f"MSW-MSA, no re-dilation because {settled}"
+    assert redilation.describe(strong) == "re-dilation until step 3 of 4, MSW-MSA"
+
+
+@pytest.mark.parametrize("steps", [8, 10, 20, 25, 40, 50, 100])
+@pytest.mark.parametrize("share", [0.16, 0.3, 0.4, 0.5, 0.6, 0.7, 1.0])
+def test_the_official_schedule_gets_the_official_steps_and_other_even_ones_at_most_one_more(
+    steps: int, share: float
+) -> None:
+    official = int(steps * share + 1e-9)
+    assert Schedule(uniform_timesteps(steps)).steps_inside(Span(0, share)) == range(official)
+    ends_above_zero = [999 * (1 - step / steps) for step in range(steps)]
+    to_zero = [999 * (1 - step / (steps - 1)) for step in range(steps)]
+    for timesteps in (ends_above_zero, to_zero):
+        found = len(Schedule(timesteps).steps_inside(Span(0, share)))
+        whole = abs(steps * share - round(steps * share)) < 1e-9
+        assert found - official in ((0,) if whole else (0, 1))
 
 
 def test_a_controlnet_keeps_sdxl_in_its_first_phase_for_longer() -> None:

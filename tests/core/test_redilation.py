@@ -207,6 +207,8 @@ def test_auto_follows_the_size_of_each_axis() -> None:
 
 def test_the_plan_says_so() -> None:
     unet = tiny_unet(Family.SD1)
-    assert scalecrafter_plan(unet, (16, 16)).describe(50) == "re-dilation until step 30 of 50"
-    assert scalecrafter_plan(unet, (16, 16), msw_msa=True).describe() == "re-dilation until 60%, MSW-MSA"
+    assert (
+        scalecrafter_plan(unet, (16, 16)).describe(Schedule(uniform_timesteps(50))) == "re-dilation until step 30 of 50"
+    )
+    assert scalecrafter_plan(unet, (16, 16), msw_msa=True).describe() == "re-dilation until 60% of the noise, MSW-MSA"
     assert Options.from_mapping({"method": "scalecrafter"}).method is Method.SCALECRAFTER

@@ -1,12 +1,14 @@
-"""Steps are found from timesteps, not counted."""
+"""Spans are found from the noise that is left, steps from timesteps; neither is counted."""
 
 from __future__ import annotations
+
+import math
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hidiffusion_ext.core import Schedule
+from hidiffusion_ext.core import NoiseLevels, Schedule, Span
 
 schedules = st.lists(st.integers(0, 999), min_size=1, max_size=60, unique=True).map(lambda ts: sorted(ts, reverse=True))
 
@@ -39,3 +41,55 @@ def test_second_order_and_restarting_samplers_do_not_shift_it() -> None:
 def test_a_schedule_without_steps_is_refused() -> None:
     with pytest.raises(ValueError, match="at least one step"):
         Schedule([])
+
+
+@given(schedules, st.floats(0, 1), st.floats(-0.25, 0.25))
+def test_a_call_is_inside_a_span_if_its_step_is_even_when_rounded(
+    timesteps: list[int], share: float, error: float
+) -> None:
+    schedule, span = Schedule(timesteps), Span(0, share)
+    inside = [schedule.inside(span, t + error) for t in timesteps]
+    assert inside == [step in schedule.steps_inside(span) for step in range(len(timesteps))]
+
+
+@pytest.mark.parametrize("timesteps", [[999, 700, 601, 400], [999, 601, 599, 0], [999, 998, 997]])
+def test_a_span_ends_at_its_noise_however_the_steps_are_spaced(timesteps: list[float]) -> None:
+    schedule = Schedule(timesteps)
+    assert [t for t in timesteps if schedule.inside(Span(0, 0.4), t)] == [t for t in timesteps if t > 600]
+    assert [t for t in timesteps if schedule.inside(Span(0.1, 0.4), t)] == [t for t in timesteps if 600 < t <= 900]
+
+
+def test_second_order_and_restarting_samplers_are_judged_by_their_noise() -> None:
+    schedule, span = Schedule([900, 700, 500, 300, 100]), Span(0, 0.4)
+    assert [schedule.inside(span, t) for t in (900, 800, 700, 620, 500, 650, 500)] == [
+        True, True, True, True, False, True, False
+    ]  # fmt: skip
+
+
+def test_spans_of_no_and_of_all_noise() -> None:
+    schedule = Schedule([999, 500, 0])
+    assert schedule.steps_inside(Span(0, 0)) == range(0)
+    assert schedule.steps_inside(Span(0, 1)) == range(3)
+
+
+def test_other_units_than_the_number_of_the_timestep() -> None:
+    """A model whose UNet is given a quarter of the logarithm of sigma, as EDM's are."""
+    sigmas = [((1 - a) / a) ** 0.5 for a in (math.cos(math.pi / 2 * (i + 1) / 1001) ** 2 for i in range(1000))]
+    units = [0.25 * math.log(sigma) for sigma in sigmas]
+    numbers = [999, 700, 601, 599, 400, 0]
+    schedule = Schedule([units[number] for number in numbers], NoiseLevels(units))
+    assert schedule.steps_inside(Span(0, 0.4)) == range(3)
+    assert schedule.steps_inside(Span(0.3, 0.4)) == range(1, 3)
+
+
+@pytest.mark.parametrize(
+    ("timesteps", "left_out"),
+    [([999, 749, 500, 250], 0), ([751, 501, 251, 1], 0), ([500, 400, 300, 200, 100], 4), ([300, 200], 6), ([300], 0)],
+)
+def test_how_much_of_a_whole_pass_is_left_out(timesteps: list[float], left_out: int) -> None:
+    assert Schedule(timesteps).left_out == left_out
+
+
+def test_a_noise_schedule_of_one_level_is_refused() -> None:
+    with pytest.raises(ValueError, match="at least two"):
+        NoiseLevels([1.0])

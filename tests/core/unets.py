@@ -86,5 +86,5 @@ def inputs(
 
 
 def uniform_timesteps(steps: int) -> list[float]:
-    """A falling schedule of distinct noise levels."""
-    return [999 - 999 * i / steps for i in range(steps)]
+    """The official code's schedule: evenly spaced, the last step at 1."""
+    return [1000 / steps * (steps - 1 - i) + 1 for i in range(steps)]

@@ -113,12 +113,12 @@ def test_scalecrafter(host: Host) -> None:
     size = host.size(1024, 768)
     options = {**ON, "method": "ScaleCrafter", "msw_msa": False}
     images, info = host.txt2img(options, steps=3, **size)
-    assert said(info)["HiDiffusion"] == "re-dilation until step 1 of 3"
+    assert said(info)["HiDiffusion"] == "re-dilation until step 2 of 3"
     assert said(info)["HiDiffusion Method"] == "ScaleCrafter"
     assert not same(images, host.txt2img(steps=3, **size)[0])
     strong = {**options, "preset": "4x", "damped_guidance": False}
     dispersed, info = host.txt2img({**strong, "dispersion": True}, steps=3, **size)
-    assert said(info)["HiDiffusion"] == "re-dilation with dispersed convolution until step 1 of 3"
+    assert said(info)["HiDiffusion"] == "re-dilation with dispersed convolution until step 2 of 3"
     assert not same(images, dispersed)
     hires = {"enable_hr": True, "hr_scale": 2, "hr_upscaler": "Latent", "denoising_strength": 0.7}
     _, info = host.txt2img(options, **host.size(384, 384), **hires)
@@ -130,7 +130,7 @@ def test_noise_damped_guidance(host: Host, sampler: str) -> None:
     size = {**host.size(1024, 768), "steps": 4, "sampler_name": sampler}
     options = {**ON, "method": "ScaleCrafter", "preset": "4x", "msw_msa": False}
     damped, info = host.txt2img(options, **size)
-    until = "until step 1 of 3" if sampler == "DDIM" else "until step 2 of 4"
+    until = "until step 2 of 3" if sampler == "DDIM" else "until step 2 of 4"
     assert said(info)["HiDiffusion"] == f"re-dilation {until}, noise-damped guidance {until}"
     undamped, info = host.txt2img({**options, "damped_guidance": False}, **size)
     assert said(info)["HiDiffusion"] == f"re-dilation {until}"
@@ -150,11 +150,13 @@ def test_noise_damped_guidance_in_batches_and_with_composed_prompts(host: Host) 
         assert np.abs(single.astype(int) - image.astype(int)).max() <= 1
 
 
-def test_a_pass_too_short_for_anything_is_left_alone(host: Host) -> None:
-    size = host.size(768, 768)
-    images, info = host.txt2img({**ON, "msw_msa": False, "t1": 0.1}, steps=2, **size)
+def test_a_pass_that_begins_where_the_layout_is_settled_is_left_alone(host: Host) -> None:
+    request = {"denoising_strength": 0.3, "steps": 6, **host.size(768, 768)}
+    images, info = host.img2img({**ON, "msw_msa": False}, **request)
     assert said(info) == {}
-    assert same(images, host.txt2img(steps=2, **size)[0])
+    assert same(images, host.img2img(**request)[0])
+    _, info = host.img2img(ON, **request)
+    assert said(info)["HiDiffusion"] == "MSW-MSA, no RAU-Net because the layout is settled where this pass begins"
 
 
 @pytest.mark.parametrize(("sampler", "scheduler"), SAMPLERS)
@@ -165,12 +167,11 @@ def test_samplers(host: Host, sampler: str, scheduler: str) -> None:
     assert not same(images, host.txt2img(**request)[0])
 
 
-@pytest.mark.parametrize("strength", [0.2, 0.55, 1.0])
-def test_img2img_uses_the_steps_it_really_runs(host: Host, strength: float) -> None:
+@pytest.mark.parametrize(("strength", "active", "run"), [(0.55, 1, 5), (1.0, 4, 8)])
+def test_img2img_uses_the_steps_it_really_runs(host: Host, strength: float, active: int, run: int) -> None:
     request = {"denoising_strength": strength, "steps": 8, **host.size(768, 768)}
     only_raunet, info = host.img2img({**ON, "msw_msa": False, "t1": 0.5}, **request)
-    run = {0.2: 2, 0.55: 5, 1.0: 8}[strength]
-    assert said(info)["HiDiffusion"] == f"RAU-Net until step {run // 2} of {run}"
+    assert said(info)["HiDiffusion"] == f"RAU-Net until step {active} of {run}"
     assert not same(only_raunet, host.img2img(**request)[0])
 
 
@@ -431,7 +432,7 @@ def test_an_sdxl_model(host: Host) -> None:
         **host.size(512, 640),
     }
     images, info = host.txt2img({"enabled": True, "native_size": host.native // 2}, **request)
-    assert said(info)["HiDiffusion"].startswith("RAU-Net until step 4 of 10 (stronger until step 1), MSW-MSA")
+    assert said(info)["HiDiffusion"].startswith("RAU-Net until step 4 of 10 (stronger until step 2), MSW-MSA")
     assert not same(images, host.txt2img(**request)[0])
 
 

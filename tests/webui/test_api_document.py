@@ -62,7 +62,7 @@ def run(command: list[str], folder: Path) -> str:
 @pytest.mark.skipif(not shutil.which("curl") or not shutil.which("bash"), reason="curl and bash are not installed here")
 def test_the_example_with_curl(port: int, tmp_path: Path) -> None:
     (code,) = blocks("bash")
-    assert run(["bash", "-c", adapted(code, port)], tmp_path).strip() == "RAU-Net until step 1 of 4, MSW-MSA"
+    assert run(["bash", "-c", adapted(code, port)], tmp_path).strip() == "RAU-Net until step 2 of 4, MSW-MSA"
 
 
 @pytest.mark.parametrize("index", range(2))

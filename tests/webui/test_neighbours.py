@@ -149,7 +149,7 @@ def test_windows_give_way_and_it_is_said_why(apply: Callable[[LdmUNet], None], r
     task = Task(conflicts=conflicts(unet, map_unet(unet), {}))
     assert task.conflicts == {Part.MSW_MSA: reason}
     plan = make_plan(Options(native_size=64), map_unet(unet), LATENT, task)
-    assert plan.describe(10) == f"RAU-Net until step 4 of 10, no MSW-MSA because {reason}"
+    assert plan.describe(Schedule(uniform_timesteps(10))) == f"RAU-Net until step 4 of 10, no MSW-MSA because {reason}"
     with pytest.raises(Refused, match=f"^no MSW-MSA because {reason}$"):
         make_plan(Options(native_size=64, rau_net=False), map_unet(unet), LATENT, task)
     x, context = inputs(LATENT)
@@ -263,7 +263,7 @@ def test_what_does_the_same_job_is_left_alone(options: Options, described: str) 
     unet_map = map_unet(tiny_unet())
     both = dict.fromkeys((Part.RAU_NET, Part.REDILATION), "Deep Shrink is on")
     plan = make_plan(options, unet_map, LATENT, Task(conflicts=both))
-    assert plan.describe(10) == described
+    assert plan.describe(Schedule(uniform_timesteps(10))) == described
     assert not plan.strided.end
     assert not plan.pooled.end
     assert not plan.redilations
@@ -297,7 +297,7 @@ def test_raunet_leaves_the_sizes_to_control_lllite(block: int, attention: str, m
     control_lllite(unet, block, attention)
     options = Options(native_size=64, method=method, damped_guidance=False)
     plan = make_plan(options, unet_map, LATENT, Task(conflicts=conflicts(unet, unet_map, {})))
-    assert plan.describe(10) == described
+    assert plan.describe(Schedule(uniform_timesteps(10))) == described
     passes_through(unet, plan)
 
 

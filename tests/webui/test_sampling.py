@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from hidiffusion_ext.core import Schedule
+from hidiffusion_ext.core import Schedule, Span
 from hidiffusion_ext.hosts.sampling import around_next_pass, cancel
 from modules import sd_samplers_common, shared
 from modules.processing import StableDiffusionProcessingImg2Img, StableDiffusionProcessingTxt2Img, process_images
@@ -24,8 +24,8 @@ class Recorder:
         self.events: list[Any] = []
 
     @contextmanager
-    def __call__(self, timesteps: list[float]) -> Iterator[None]:
-        self.events.append(("opened", timesteps))
+    def __call__(self, schedule: Schedule) -> Iterator[None]:
+        self.events.append(("opened", list(schedule.timesteps)))
         try:
             yield
         finally:
@@ -33,7 +33,7 @@ class Recorder:
 
 
 def fake_sampler(func: Any) -> SimpleNamespace:
-    wrap = SimpleNamespace(sigmas=torch.ones(3), sigma_to_t=lambda sigmas: sigmas * 100)
+    wrap = SimpleNamespace(sigmas=torch.arange(1.0, 4.0), sigma_to_t=lambda sigmas: sigmas * 100)
     return SimpleNamespace(func=func, model_wrap=wrap, model_wrap_cfg=SimpleNamespace(total_steps=4))
 
 
@@ -95,11 +95,11 @@ def test_another_model_in_the_middle_of_the_pass_opens_the_context_anew() -> Non
 def test_a_model_that_is_refused_after_the_switch_runs_unchanged() -> None:
     record, failures, opened = Recorder(), [], []
 
-    def open_once(timesteps: list[float]) -> Any:
+    def open_once(schedule: Schedule) -> Any:
         if opened:
             raise ValueError("refused")
-        opened.append(timesteps)
-        return record(timesteps)
+        opened.append(schedule)
+        return record(schedule)
 
     sampler = fake_sampler(lambda denoiser, *, sigmas: denoiser.update_inner_model())
     sampler.model_wrap_cfg.update_inner_model = lambda: record.events.append("switched")
@@ -154,7 +154,7 @@ class Pass:
     """
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, strength: float | None, **settings: Any) -> None:
-        self.schedule: list[float] = []
+        self.schedule = Schedule([0])
         self.evaluations: list[tuple[float, int]] = []
         self.finished = 0
         monkeypatch.setattr(shared.sd_model, "apply_model", self._model)
@@ -181,46 +181,44 @@ class Pass:
         around_next_pass(p.sampler, self._record, refuse)
 
     @contextmanager
-    def _record(self, timesteps: list[float]) -> Iterator[None]:
-        self.schedule = timesteps
+    def _record(self, schedule: Schedule) -> Iterator[None]:
+        self.schedule = schedule
         yield
 
     def _model(self, x: Any, t: Any, *args: Any, **kwargs: Any) -> Any:
         self.evaluations.append((float(t.max()), self.finished))
         return torch.zeros_like(x)
 
-    def last_active(self, share: float) -> tuple[int, int]:
-        """The sampler's last step with an evaluation that counts as inside the share, and the paper's."""
-        schedule = Schedule(self.schedule)
-        end = int(share * schedule.steps)
-        inside = [finished for t, finished in self.evaluations if schedule.step(t) < end]
-        return max(inside, default=-1), end - 1
+    def last_inside(self, span: Span) -> int:
+        """The sampler's last step with an evaluation in the span, -1 if none is."""
+        return max((finished for t, finished in self.evaluations if self.schedule.inside(span, t)), default=-1)
 
 
 @pytest.mark.parametrize("strength", [None, 0.75, 0.4])
 @pytest.mark.parametrize("scheduler", SCHEDULERS)
 @pytest.mark.parametrize("sampler", FIRST_ORDER + SECOND_ORDER)
-def test_the_share_of_a_pass_ends_where_counting_its_steps_ends_it(
+def test_a_span_ends_at_its_noise_and_after_the_steps_that_are_said(
     monkeypatch: pytest.MonkeyPatch, sampler: str, scheduler: str, strength: float | None
 ) -> None:
     if sampler in WITHOUT_SCHEDULER and scheduler != "Automatic":
         pytest.skip("this sampler does not look at the scheduler")
     for steps in (8, 20):
         run = Pass(monkeypatch, strength, steps=steps, sampler_name=sampler, scheduler=scheduler)
-        first = run.evaluations[0][0]
-        assert first == pytest.approx(run.schedule[0], abs=0.5)
-        if sampler != "Restart":
-            assert len(run.schedule) == run.finished
-            for share in (0.2, 0.4, 0.7):
-                last, expected = run.last_active(share)
-                assert abs(last - expected) <= (sampler in SECOND_ORDER)
+        assert run.evaluations[0][0] == pytest.approx(run.schedule.timesteps[0], abs=0.5)
+        for share in (0.2, 0.4, 0.7):
+            span, end = Span(0, share), 1000 * (1 - share)
+            assert all(run.schedule.inside(span, t) == (t > end) for t, _ in run.evaluations if abs(t - end) > 1)
+            if sampler != "Restart":
+                assert run.schedule.steps == run.finished
+                said = len(run.schedule.steps_inside(span))
+                assert abs(run.last_inside(span) + 1 - said) <= (sampler in SECOND_ORDER)
 
 
 def test_restart_enters_the_first_steps_again(monkeypatch: pytest.MonkeyPatch) -> None:
     run = Pass(monkeypatch, None, steps=40, sampler_name="Restart", scheduler="Karras")
-    steps = [Schedule(run.schedule).step(t) for t, _ in run.evaluations]
+    steps = [run.schedule.step(t) for t, _ in run.evaluations]
     assert any(later < earlier for earlier, later in zip(steps, steps[1:]))
-    assert steps[-1] == len(run.schedule) - 1
+    assert steps[-1] == run.schedule.steps - 1
 
 
 @pytest.mark.parametrize("sampler", ["DPM fast", "DPM adaptive"])
@@ -229,7 +227,7 @@ def test_samplers_without_a_schedule_count_in_the_logarithm_of_the_noise(
     monkeypatch: pytest.MonkeyPatch, sampler: str, strength: float | None
 ) -> None:
     run = Pass(monkeypatch, strength, steps=20, sampler_name=sampler)
-    steps = [Schedule(run.schedule).step(t) for t, _ in run.evaluations]
+    steps = [run.schedule.step(t) for t, _ in run.evaluations]
     assert steps[0] == 0
-    assert steps[-1] >= 0.7 * len(run.schedule)
-    assert 0 < sum(step < 0.4 * len(run.schedule) for step in steps) < len(steps)
+    assert steps[-1] >= 0.7 * run.schedule.steps
+    assert 0 < sum(step < 0.4 * run.schedule.steps for step in steps) < len(steps)
