@@ -185,7 +185,7 @@ class Options:
     t1: float = _option(
         0.4,
         "T1",
-        "Custom: the share of the steps in which it works; raise it against doubled objects, lower it for detail.",
+        "Custom: the share of the noise in which it works; raise it against doubled objects, lower it for detail.",
         minimum=0.0,
         maximum=1.0,
         step=0.05,
@@ -194,7 +194,7 @@ class Options:
     t2: float = _option(
         0.0,
         "T2",
-        "Custom, HiDiffusion: the share of the steps with a second reduction; for very large pictures, otherwise 0.",
+        "Custom, HiDiffusion: the share of the noise with a second reduction; for very large pictures, otherwise 0.",
         minimum=0.0,
         maximum=1.0,
         step=0.05,

@@ -13,7 +13,7 @@ X4_SIDES = 4
 """Both sides at least this multiple of the native one: the 4x preset (official code: 2048 for SD1.5, 4096 for SDXL)."""
 
 AGGRESSIVE_SHARE = 8 / 50
-"""SDXL below 4x starts with the strided pair for this share of the steps (official code, "aggressive RAU-Net")."""
+"""SDXL below 4x starts with the strided pair for this share of the noise (official code, "aggressive RAU-Net")."""
 
 PRESETS = {
     (Preset.X2, False): (0.4, 0.0),
@@ -22,7 +22,7 @@ PRESETS = {
     (Preset.X4, True): (0.7, 0.3),
     (Preset.TURBO, True): (0.5, 0.0),
 }
-"""(preset, is SDXL) -> (T1, T2) of the official code, as shares of the pass's steps."""
+"""(preset, is SDXL) -> (T1, T2) of the official code, as shares of the noise: with the official code's schedule, of its steps."""
 
 T1_SDXL_CONTROLNET = 0.5
 """T1 of SDXL's 2x preset when a ControlNet guides the pass (official code)."""
