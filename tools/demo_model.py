@@ -35,6 +35,15 @@ Patch = Callable[[Sequence[float]], AbstractContextManager[Run | None]]
 """Opens what is to be around a sampling pass, given its timesteps, first step first."""
 
 
+Spacing = Callable[[int, float], Sequence[float]]
+"""`(steps, timestep of the first) -> the timesteps of a pass`, falling, without the final zero noise."""
+
+
+def evenly_spaced(steps: int, first: float) -> list[float]:
+    """The model's usual spacing."""
+    return [first * (1 - step / steps) for step in range(steps)]
+
+
 def untouched(timesteps: Sequence[float]) -> AbstractContextManager[None]:
     """The patch that patches nothing."""
     return nullcontext()
@@ -116,6 +125,7 @@ class DemoModel:
         strength: float = 1.0,
         patch: Patch = untouched,
         steps: int = 20,
+        spacing: Spacing = evenly_spaced,
         guidance: float = 4.0,
         progress: Progress = iter,
     ) -> torch.Tensor:
@@ -128,7 +138,8 @@ class DemoModel:
             strength: With `begin`, the share of the training timesteps that its noise stands for. The pass then takes
                 `int(strength * steps) + 1` steps, as AUTOMATIC1111's WebUI does.
             patch: What is done to the UNet.
-            steps: Steps of a whole pass, evenly spaced.
+            steps: Steps of a whole pass.
+            spacing: Where its timesteps are.
             guidance: Classifier-free guidance scale.
             progress: Wraps the steps, such as `tqdm`.
 
@@ -139,7 +150,7 @@ class DemoModel:
         x = torch.stack(noises)
         if begin is not None:
             steps = int(strength * steps) + 1
-        timesteps = torch.linspace(999 * strength, 0, steps + 1)[:-1].round().tolist()
+        timesteps = [float(round(t)) for t in spacing(steps, 999 * strength)]
         if begin is not None:
             alpha = float(self.alphas[int(timesteps[0])])
             x = alpha**0.5 * begin + (1 - alpha) ** 0.5 * x

@@ -34,13 +34,23 @@ SCALECRAFTER = [
 ]
 SHIFT_POLICIES = ["random shift", "independent shifts", "low-discrepancy shift"]
 STRENGTHS = (0.2, 0.3, 0.5, 0.7, 0.9)
-HELPERS = ("direct", "MSW-MSA only", "HiDiffusion")
-"""What a second pass is made with."""
+HELPERS = ("direct", "MSW-MSA only", "HiDiffusion by steps", "HiDiffusion")
+"""What a second pass is made with. HiDiffusion leaves RAU-Net out below a strength of 0.6: that is MSW-MSA only."""
+
+RAUNET_FROM = 0.6
+SCHEDULERS = ("Karras", "Exponential", "Beta")
+SPACED = ("HiDiffusion by steps", "HiDiffusion")
+"""What is compared on other schedules than the evenly spaced one, where both are the same."""
 
 
 def second_pass(strength: float, helper: str, in_pixels: bool = True) -> str:
     """The name of the method that goes over an enlarged native picture again."""
     return f"hires {strength:g} in {'pixels' if in_pixels else 'the latent'}, {helper}"
+
+
+def spaced(method: str, scheduler: str) -> str:
+    """The name of a method on another schedule than the evenly spaced one."""
+    return f"{method}, {scheduler}"
 
 
 @dataclass(frozen=True)
@@ -62,13 +72,14 @@ class Cell:
 
 def all_cells() -> list[Cell]:
     """Every cell, most important first: a budget of time works through the list in this order."""
-    second = [second_pass(strength, helper) for strength in STRENGTHS for helper in HELPERS]
-    in_latent = [second_pass(strength, helper, False) for strength in STRENGTHS for helper in HELPERS]
+    helped = [(s, helper) for s in STRENGTHS for helper in HELPERS if helper != "HiDiffusion" or s >= RAUNET_FROM]
+    second, in_latent = ([second_pass(*each, in_pixels) for each in helped] for in_pixels in (True, False))
     by_size: list[tuple[tuple[int, int], list[str]]] = [
         ((128, 128), [REFERENCE_ROW, NATIVE_ROW]),
         (SQUARE_2X, [TRUE_ROW, TRUE_DECODED_ROW, "native + bicubic", "native + Lanczos"]),
         (SQUARE_2X, ["direct", "HiDiffusion", "HiDiffusion T1 0.8", "RAU-Net only", "MSW-MSA only"]),
         (SQUARE_2X, second),
+        (SQUARE_2X, [spaced(method, scheduler) for scheduler in SCHEDULERS for method in SPACED]),
         (SQUARE_2X, ["ScaleCrafter", "ScaleCrafter + MSW-MSA", "Deep Shrink", "Deep Shrink 75%"]),
         (SQUARE_4X, [TRUE_ROW, TRUE_DECODED_ROW, "native + bicubic", "native + Lanczos"]),
         (SQUARE_4X, ["direct", "HiDiffusion", "HiDiffusion T1 0.95 T2 0.7"]),

@@ -12,13 +12,24 @@ import torch.nn.functional as F
 from PIL import Image
 from PIL.Image import Resampling
 
-from demo_model import NATIVE, DemoModel
+from demo_model import NATIVE, DemoModel, Spacing, evenly_spaced
 from hidiffusion_ext.core.plan import CELL
 from hidiffusion_ext.core.windows import Size
 
-from .cells import HELPERS, NATIVE_ROW, REFERENCE_ROW, STRENGTHS, TRUE_DECODED_ROW, TRUE_ROW, second_pass
+from .cells import (
+    HELPERS,
+    NATIVE_ROW,
+    REFERENCE_ROW,
+    SPACED,
+    STRENGTHS,
+    TRUE_DECODED_ROW,
+    TRUE_ROW,
+    second_pass,
+    spaced,
+)
 from .methods import METHODS, MakePatch
 from .rendering import rendered
+from .spacings import SPACINGS
 
 
 @dataclass
@@ -72,12 +83,12 @@ Job = Callable[[DemoModel, Request], torch.Tensor]
 """`(model, request) -> pictures [B, 3, H, W], 0 to 1`"""
 
 
-def in_one_pass(method: MakePatch) -> Job:
+def in_one_pass(method: MakePatch, spacing: Spacing = evenly_spaced) -> Job:
     """The pictures at their size at once."""
 
     def job(model: DemoModel, request: Request) -> torch.Tensor:
-        patch = method(model, request.size, request.seeds[0])
-        return model.sample(request.prompts, request.seeds, request.size, patch=patch, **request.settings)
+        patch, settings = method(model, request.size, request.seeds[0]), request.settings
+        return model.sample(request.prompts, request.seeds, request.size, patch=patch, spacing=spacing, **settings)
 
     return job
 
@@ -147,6 +158,11 @@ JOBS: dict[str, Job] = {
     "native + bicubic": enlarged(Resampling.BICUBIC),
     "native + Lanczos": enlarged(Resampling.LANCZOS),
     **{name: in_one_pass(method) for name, method in METHODS.items()},
+    **{
+        spaced(name, scheduler): in_one_pass(METHODS[name], spacing)
+        for name in SPACED
+        for scheduler, spacing in SPACINGS.items()
+    },
     **{
         second_pass(strength, helper, in_pixels): with_second_pass(strength, METHODS[helper], in_pixels)
         for in_pixels in (True, False)

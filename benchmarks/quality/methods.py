@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 from demo_model import NATIVE, DemoModel, Patch, untouched
-from hidiffusion_ext.core import Method, Options, Preset, Run, Schedule, WindowShift, make_plan
+from hidiffusion_ext.core import Method, Options, Preset, Run, Schedule, Span, WindowShift, make_plan
 from hidiffusion_ext.core.plan import CELL
 from hidiffusion_ext.core.windows import Size
 
@@ -42,6 +43,29 @@ def _hidiffusion(policy: Policy | None = None, **options: object) -> MakePatch:
     return method
 
 
+def _counted_in_steps() -> MakePatch:
+    """HiDiffusion with its spans counted in the steps of each pass, as the official code counts them."""
+
+    def method(model: DemoModel, size: Size, seed: int) -> Patch:
+        plan = make_plan(Options(native_size=NATIVE), model.unet_map, (size[0] // CELL, size[1] // CELL))
+
+        def patch(timesteps: Sequence[float]) -> AbstractContextManager[Run | None]:
+            def span(counted: Span) -> Span:
+                last = int(counted.end * len(timesteps))
+                return (
+                    Span(0, 1 - timesteps[last] / 1000 - 1e-6)
+                    if 0 < last < len(timesteps)
+                    else Span(0, float(last > 0))
+                )
+
+            by_steps = dataclasses.replace(plan, strided=span(plan.strided), pooled=span(plan.pooled))
+            return model.patched(by_steps, seed)(timesteps)
+
+        return patch
+
+    return method
+
+
 def _custom(t1: float, t2: float = 0.0, policy: Policy | None = None, **options: object) -> MakePatch:
     return _hidiffusion(policy, preset=Preset.CUSTOM, t1=t1, t2=t2, **options)
 
@@ -55,6 +79,7 @@ METHODS: dict[str, MakePatch] = {
     "RAU-Net only": _hidiffusion(msw_msa=False),
     "MSW-MSA only": _hidiffusion(rau_net=False),
     "HiDiffusion": _hidiffusion(),
+    "HiDiffusion by steps": _counted_in_steps(),
     "RAU-Net only T1 0.8": _custom(0.8, msw_msa=False),
     "HiDiffusion T1 0.2": _custom(0.2),
     "HiDiffusion T1 0.4": _custom(0.4),

@@ -22,7 +22,8 @@ PRESETS = {
     (Preset.X4, True): (0.7, 0.3),
     (Preset.TURBO, True): (0.5, 0.0),
 }
-"""(preset, is SDXL) -> (T1, T2) of the official code, as shares of the noise: with the official code's schedule, of its steps."""
+"""(preset, is SDXL) -> (T1, T2) of the official code, which counts steps; shares of the noise are the same with its own
+schedule."""
 
 T1_SDXL_CONTROLNET = 0.5
 """T1 of SDXL's 2x preset when a ControlNet guides the pass (official code)."""

@@ -68,7 +68,8 @@ TAU = {
     Family.SD2: ((2.0, 20 / 50), (2.5, 30 / 50), (4.0, 37 / 50)),
     Family.SDXL: ((2.0, 30 / 50), (2.5, 30 / 50), (4.0, 35 / 50)),
 }
-"""(enlargement, share of the noise, with the official schedule of the steps, that is re-dilated) of the official configs; between them on straight lines."""
+"""(enlargement, share that is re-dilated) of the official configs, which count steps; a share of the noise is the same
+with the official schedule. Between them on straight lines."""
 
 
 def add_redilation(options: Options, plan: Plan, task: Task) -> Plan:

@@ -11,6 +11,7 @@ from unets import inputs, tiny_unet, uniform_timesteps
 from benchmarks.quality.deep_shrink import deep_shrink
 from benchmarks.quality.methods import METHODS
 from benchmarks.quality.shifts import INDEPENDENT, LOW_DISCREPANCY, SITES, shifts_by
+from benchmarks.quality.spacings import SPACINGS
 from demo_model import DemoModel
 from hidiffusion_ext.core import Schedule, map_unet, windows
 
@@ -57,6 +58,27 @@ def test_every_method_runs_and_leaves_the_unet_as_it_was(name: str) -> None:
         assert bool(run and run.damped) == ("damped" in name)
     assert torch.equal(inside, before) == (name == "direct")
     assert torch.equal(model.unet(x, time, context), before)
+
+
+@pytest.mark.parametrize("scheduler", SPACINGS)
+def test_the_spacings_fall_from_the_first_to_the_last_timestep(scheduler: str) -> None:
+    timesteps = SPACINGS[scheduler](STEPS, 999)
+    assert timesteps == sorted(timesteps, reverse=True)
+    assert (round(timesteps[0]), round(timesteps[-1])) == (999, 0)
+    evenly = [999 * (1 - step / (STEPS - 1)) for step in range(STEPS)]
+    assert max(abs(a - b) for a, b in zip(timesteps, evenly)) > 50
+
+
+@pytest.mark.parametrize("scheduler", SPACINGS)
+@pytest.mark.parametrize("first", [999, 300])
+def test_hidiffusion_by_steps_has_raunet_in_the_papers_steps_on_any_schedule(scheduler: str, first: float) -> None:
+    model = TinyModel()
+    timesteps = SPACINGS[scheduler](STEPS, first)
+    x, context = inputs((32, 32))
+    with METHODS["HiDiffusion by steps"](model, (256, 256), 0)(timesteps) as run:
+        assert run is not None
+        active = [bool(model.unet(x, torch.tensor([t]), context) is not None and run.strided) for t in timesteps]
+    assert active == [step < int(0.4 * STEPS) for step in range(STEPS)]
 
 
 def test_other_shift_policies_hold_for_the_context_only() -> None:
