@@ -153,9 +153,10 @@ class Plan:
         """The size of the feature map a self-attention sees."""
         return sizes.skips[self.unet.partner(site.block)] if site.output else sizes.inside[site.block]
 
-    def _odd_windows(self) -> bool:
+    def _odd_windows(self, schedule: Schedule | None) -> bool:
         """Whether windows meet a side they can cut in two only after resizing it, in any phase of the pass."""
-        phases = itertools.product({False, self.strided.end > 0}, {False, self.pooled.end > 0})
+        due = [bool(schedule.steps_inside(span)) if schedule else span.end > 0 for span in (self.strided, self.pooled)]
+        phases = itertools.product(*({False, is_due} for is_due in due))
         sizes = [self.sizes(strided=strided, pooled=pooled) for strided, pooled in phases]
         return any(side % 2 for at in sizes for site in self.windows for side in self.window_size(site, at))
 
@@ -200,7 +201,7 @@ class Plan:
         if damped := ends(self.damped):
             parts.append(f"noise-damped guidance until {damped[-1]}{of}")
         if self.windows:
-            parts.append(Part.MSW_MSA.value + " on resized odd feature maps" * self._odd_windows())
+            parts.append(Part.MSW_MSA.value + " on resized odd feature maps" * self._odd_windows(schedule))
         for part, planned, found in (
             (Part.RAU_NET, self.strided.end or self.pooled.end, pairs),
             (Part.REDILATION, self.redilations, dilated),

@@ -140,6 +140,9 @@ def test_a_pass_that_begins_below_a_part_does_not_get_it_and_says_so() -> None:
     assert (both.due(weak), alone.due(weak)) == (True, False)
     assert alone.describe(weak) == f"nothing: {settled}"
     assert both.describe(strong) == "RAU-Net until step 2 of 4, MSW-MSA"
+    odd_with_raunet = plan(Family.SDXL, 2080, 2080)
+    assert odd_with_raunet.describe(strong).endswith("MSW-MSA on resized odd feature maps")
+    assert odd_with_raunet.describe(weak).startswith("MSW-MSA, no RAU-Net")
     redilation = plan(Family.SD1, 1024, 1024, method="ScaleCrafter")
     assert redilation.describe(weak) == f"MSW-MSA, no re-dilation because {settled}"
     assert redilation.describe(strong) == "re-dilation until step 3 of 4, MSW-MSA"
