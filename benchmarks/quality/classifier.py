@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -27,11 +28,7 @@ class Classifier(nn.Module):
 
     def __init__(self, captions: int) -> None:
         super().__init__()
-        layers: list[nn.Module] = []
-        for before, after in zip((3, *WIDTHS), WIDTHS):
-            layers += [nn.Conv2d(before, after, 3, 2, 1, bias=False), nn.BatchNorm2d(after), nn.ReLU()]
-        layers += [nn.Conv2d(WIDTHS[-1], WIDTHS[-1], 3, 1, 1, bias=False), nn.BatchNorm2d(WIDTHS[-1]), nn.ReLU()]
-        self.body = nn.Sequential(*layers)
+        self.body = convolutions(WIDTHS)
         self.features = nn.Linear(2 * WIDTHS[-1], FEATURES)
         self.head = nn.Linear(FEATURES, captions)
 
@@ -40,6 +37,14 @@ class Classifier(nn.Module):
         x = self.body(x)
         features = self.features(torch.cat([x.mean((2, 3)), x.amax((2, 3))], dim=1))
         return features, self.head(features.relu())
+
+
+def convolutions(widths: Sequence[int]) -> nn.Sequential:
+    """[B, 3, h, w] -> [B, widths[-1], ...]: a convolution that halves for each width, and one more."""
+    layers: list[nn.Module] = []
+    for before, after, stride in zip((3, *widths), (*widths, widths[-1]), (*(2 for _ in widths), 1)):
+        layers += [nn.Conv2d(before, after, 3, stride, 1, bias=False), nn.BatchNorm2d(after), nn.ReLU()]
+    return nn.Sequential(*layers)
 
 
 def load_classifier(path: Path = WEIGHTS) -> Classifier:

@@ -15,6 +15,8 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
+from .classifier import convolutions
+
 CROP = 128
 """Pixels per side of a crop: the model's native picture."""
 
@@ -46,11 +48,7 @@ class DetailNet(nn.Module):
 
     def __init__(self, captions: int) -> None:
         super().__init__()
-        layers: list[nn.Module] = []
-        for before, after in zip((3, *WIDTHS), WIDTHS):
-            layers += [nn.Conv2d(before, after, 3, 2, 1, bias=False), nn.BatchNorm2d(after), nn.ReLU()]
-        layers += [nn.Conv2d(WIDTHS[-1], WIDTHS[-1], 3, 1, 1, bias=False), nn.BatchNorm2d(WIDTHS[-1]), nn.ReLU()]
-        self.body = nn.Sequential(*layers)
+        self.body = convolutions(WIDTHS)
         self.features = nn.Linear(2 * WIDTHS[-1], FEATURES)
         self.captions = nn.Linear(FEATURES, captions)
         self.nearness = nn.Linear(FEATURES, 1)
