@@ -5,10 +5,13 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
 import sys
 from fnmatch import fnmatch
 from itertools import groupby
 from pathlib import Path
+
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # read when numpy is imported; two threads wait more than they work
 
 import torch
 
