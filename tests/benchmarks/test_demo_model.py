@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 import torch
 
+import demo
 from demo_model import DemoModel
 
 
@@ -53,3 +56,13 @@ def test_a_weak_second_pass_changes_little_and_a_strong_one_much(model: DemoMode
 def test_the_encoder_undoes_the_decoder(model: DemoModel) -> None:
     x = model.draw(["red apple"], [1], (16, 16), steps=10)
     assert float((model.encode(model.decode(x)) - x).std()) < 0.35 * float(x.std())
+
+
+def test_the_demo_writes_its_sheet_and_says_what_was_active(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = ["--prompt", "star", "--width", "256", "--height", "192", "--steps", "5", "--out", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", ["demo", *asked])
+    demo.main()
+    assert "Active: RAU-Net until step 2 of 5, MSW-MSA" in capsys.readouterr().out
+    assert (tmp_path / "demo.png").stat().st_size > 10_000
