@@ -5,11 +5,19 @@
 
     // What the route asks for -> the element of the host's page that has it.
     const FIELDS = {
-        txt2img: {width: "txt2img_width", height: "txt2img_height", steps: "txt2img_steps"},
+        txt2img: {
+            width: "txt2img_width",
+            height: "txt2img_height",
+            steps: "txt2img_steps",
+            sampler_name: "txt2img_sampling",
+            scheduler: "txt2img_scheduler",
+        },
         img2img: {
             width: "img2img_width",
             height: "img2img_height",
             steps: "img2img_steps",
+            sampler_name: "img2img_sampling",
+            scheduler: "img2img_scheduler",
             denoising_strength: "img2img_denoising_strength",
         },
     };
@@ -19,12 +27,15 @@
         hr_resize_x: "txt2img_hr_resize_x",
         hr_resize_y: "txt2img_hr_resize_y",
         hr_second_pass_steps: "txt2img_hires_steps",
+        hr_sampler_name: "hr_sampler",
+        hr_scheduler: "hr_scheduler",
         denoising_strength: "txt2img_denoising_strength",
     };
 
     const byId = (id) => gradioApp().getElementById(id);
 
-    const INPUT = "input[type=radio]:checked, input[type=checkbox], input[type=number]";
+    const LIST = "input:not([type])"; // where gradio's drop-down lists have their value, and what is typed to search
+    const INPUT = `input[type=radio]:checked, input[type=checkbox], input[type=number], ${LIST}`;
 
     /** The value of a gradio control or an accordion's checkbox, as text; undefined if it has none. */
     function valueOf(id) {
@@ -128,6 +139,15 @@
         return row;
     }
 
+    /** Says something under a control, and greys it if it has no effect. */
+    function note(control, text, withoutEffect) {
+        let place = control.querySelector(".hidiffusion-note");
+        if (!place && !text) return;
+        if (!place) control.append((place = element("div", "hidiffusion-note")));
+        if (place.textContent !== text) place.textContent = text;
+        control.classList.toggle("hidiffusion-without-effect", withoutEffect);
+    }
+
     /** One tab's plan: looks at the fields, asks when they have changed, draws the answer. */
     class PlanView {
         constructor(tab, place) {
@@ -153,6 +173,7 @@
         async look() {
             this.mark.hidden = !this.ticked;
             if (this.waiting || document.hidden || !byId(`tab_${this.tab}`)?.offsetParent) return;
+            if (document.activeElement?.matches(LIST)) return; // somebody searches in a list
             if (!this.ticked && !this.place.offsetParent) return; // nobody sees it
             const question = questionOf(this.tab, this.told.settings);
             const text = question.toString();
@@ -188,6 +209,9 @@
             const native = answer.passes[0].native;
             this.model.textContent = `${answer.model}, made for ${native}x${native}. Bars: the work in each step.`;
             this.passes.replaceChildren(...answer.passes.map(drawPass));
+            for (const [name, id] of Object.entries(this.told.settings)) {
+                note(byId(id), answer.notes[name] ?? "", answer.without_effect.includes(name));
+            }
         }
 
         /** Shows a sentence instead of the plan; the last plan stays behind it, faded. */

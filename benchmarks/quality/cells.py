@@ -22,7 +22,7 @@ FIRST_SEED = {REFERENCE_ROW: 500_000}
 USUAL_FIRST_SEED = 1000
 ORDER_SEED = 7
 
-SQUARE_2X, SQUARE_2_5X, SQUARE_4X = (256, 256), (320, 320), (512, 512)
+SQUARE_2X, SQUARE_2_5X, SQUARE_3X, SQUARE_4X = (256, 256), (320, 320), (384, 384), (512, 512)
 TALL, WIDE, VERY_TALL = (384, 192), (192, 384), (384, 128)
 
 OTHER_ASPECTS = ["direct", "HiDiffusion", "HiDiffusion T1 0.8", "Deep Shrink 75%"]
@@ -40,7 +40,9 @@ HELPERS = ("direct", "MSW-MSA only", "HiDiffusion by steps", "HiDiffusion")
 RAUNET_FROM = 0.6
 SCHEDULERS = ("Karras", "Exponential", "Beta")
 SPACED = ("HiDiffusion by steps", "HiDiffusion")
-"""What is compared on other schedules than the evenly spaced one, where both are the same."""
+"""What is compared on other schedules than the evenly spaced one with 10 steps, where both are the same."""
+
+FEW_STEPS = (2, 4, 8)
 
 
 def second_pass(strength: float, helper: str, in_pixels: bool = True) -> str:
@@ -51,6 +53,11 @@ def second_pass(strength: float, helper: str, in_pixels: bool = True) -> str:
 def spaced(method: str, scheduler: str) -> str:
     """The name of a method on another schedule than the evenly spaced one."""
     return f"{method}, {scheduler}"
+
+
+def hurried(method: str, steps: int) -> str:
+    """The name of a method with fewer steps than usual."""
+    return f"{method}, {steps} steps"
 
 
 @dataclass(frozen=True)
@@ -80,9 +87,12 @@ def all_cells() -> list[Cell]:
         (SQUARE_2X, ["direct", "HiDiffusion", "HiDiffusion T1 0.8", "RAU-Net only", "MSW-MSA only"]),
         (SQUARE_2X, second),
         (SQUARE_2X, [spaced(method, scheduler) for scheduler in SCHEDULERS for method in SPACED]),
+        (SQUARE_2X, [hurried(method, steps) for steps in FEW_STEPS for method in ("direct", *SPACED)]),
         (SQUARE_2X, ["ScaleCrafter", "ScaleCrafter + MSW-MSA", "Deep Shrink", "Deep Shrink 75%"]),
         (SQUARE_4X, [TRUE_ROW, TRUE_DECODED_ROW, "native + bicubic", "native + Lanczos"]),
         (SQUARE_4X, ["direct", "HiDiffusion", "HiDiffusion T1 0.95 T2 0.7"]),
+        (SQUARE_3X, [TRUE_ROW, TRUE_DECODED_ROW, "native + Lanczos", "direct"]),
+        (SQUARE_3X, ["HiDiffusion", "HiDiffusion T1 0.3", "HiDiffusion T1 0.55 T2 0.15", "HiDiffusion T1 0.7 T2 0.3"]),
         (SQUARE_4X, [second_pass(strength, "MSW-MSA only") for strength in (0.3, 0.5)]),
         (SQUARE_2X, in_latent),
         (SQUARE_2X, ["HiDiffusion T1 0.2", "HiDiffusion T1 0.6", "HiDiffusion T1 0.8 T2 0.4", "RAU-Net only T1 0.8"]),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from hidiffusion_ext.core.plan import CELL
 from hidiffusion_ext.core.windows import Size
 
 from .cells import (
+    FEW_STEPS,
     HELPERS,
     NATIVE_ROW,
     REFERENCE_ROW,
@@ -24,6 +25,7 @@ from .cells import (
     STRENGTHS,
     TRUE_DECODED_ROW,
     TRUE_ROW,
+    hurried,
     second_pass,
     spaced,
 )
@@ -83,10 +85,11 @@ Job = Callable[[DemoModel, Request], torch.Tensor]
 """`(model, request) -> pictures [B, 3, H, W], 0 to 1`"""
 
 
-def in_one_pass(method: MakePatch, spacing: Spacing = evenly_spaced) -> Job:
-    """The pictures at their size at once."""
+def in_one_pass(method: MakePatch, spacing: Spacing = evenly_spaced, steps: int | None = None) -> Job:
+    """The pictures at their size at once; with other steps than asked for, if given."""
 
     def job(model: DemoModel, request: Request) -> torch.Tensor:
+        request = replace(request, steps=steps or request.steps)
         patch, settings = method(model, request.size, request.seeds[0]), request.settings
         return model.sample(request.prompts, request.seeds, request.size, patch=patch, spacing=spacing, **settings)
 
@@ -162,6 +165,11 @@ JOBS: dict[str, Job] = {
         spaced(name, scheduler): in_one_pass(METHODS[name], spacing)
         for name in SPACED
         for scheduler, spacing in SPACINGS.items()
+    },
+    **{
+        hurried(name, steps): in_one_pass(METHODS[name], steps=steps)
+        for name in ("direct", *SPACED)
+        for steps in FEW_STEPS
     },
     **{
         second_pass(strength, helper, in_pixels): with_second_pass(strength, METHODS[helper], in_pixels)

@@ -67,7 +67,7 @@ def _counted_in_steps() -> MakePatch:
 
 
 def _custom(t1: float, t2: float = 0.0, policy: Policy | None = None, **options: object) -> MakePatch:
-    return _hidiffusion(policy, preset=Preset.CUSTOM, t1=t1, t2=t2, **options)
+    return _hidiffusion(policy, preset=Preset.X2, t1=t1, t2=t2, **options)
 
 
 def _scalecrafter(**options: object) -> MakePatch:
@@ -82,8 +82,11 @@ METHODS: dict[str, MakePatch] = {
     "HiDiffusion by steps": _counted_in_steps(),
     "RAU-Net only T1 0.8": _custom(0.8, msw_msa=False),
     "HiDiffusion T1 0.2": _custom(0.2),
+    "HiDiffusion T1 0.3": _custom(0.3),
     "HiDiffusion T1 0.4": _custom(0.4),
+    "HiDiffusion T1 0.55 T2 0.15": _custom(0.55, 0.15),
     "HiDiffusion T1 0.6": _custom(0.6),
+    "HiDiffusion T1 0.7 T2 0.3": _custom(0.7, 0.3),
     "HiDiffusion T1 0.8": _custom(0.8),
     "HiDiffusion T1 0.8 T2 0.4": _custom(0.8, 0.4),
     "HiDiffusion T1 0.95 T2 0.7": _custom(0.95, 0.7),
@@ -94,7 +97,7 @@ METHODS: dict[str, MakePatch] = {
     "ScaleCrafter + dispersion": _scalecrafter(preset=Preset.X4, dispersion=True),
     "ScaleCrafter + damped guidance": _scalecrafter(preset=Preset.X4, damped_guidance=True),
     "ScaleCrafter + MSW-MSA": _scalecrafter(msw_msa=True),
-    "ScaleCrafter T1 0.9": _scalecrafter(preset=Preset.CUSTOM, t1=0.9),
+    "ScaleCrafter T1 0.9": _scalecrafter(preset=Preset.X2, t1=0.9),
     "Deep Shrink": _deep_shrink(0.35),
     "Deep Shrink 75%": _deep_shrink(0.75),
 }

@@ -39,7 +39,6 @@ class Preset(Choice):
     X2 = "2x"
     X4 = "4x"
     TURBO = "Turbo"
-    CUSTOM = "Custom"
 
 
 class Passes(Choice):
@@ -180,12 +179,12 @@ class Options:
     preset: Preset = _option(
         Preset.AUTO,
         "Preset",
-        "How long and how strongly: Auto goes by size, Turbo is for SDXL-Turbo, Custom takes T1 and T2 from Advanced.",
+        "How long and how strongly: Auto goes by size, 2x and 4x are for such enlargements, Turbo is for SDXL-Turbo.",
     )
     t1: float = _option(
-        0.4,
+        0.0,
         "T1",
-        "Custom: the share of the noise in which it works; raise it against doubled objects, lower it for detail.",
+        "Share of the noise in which it works: more against doubled objects, less for detail; 0: as the preset.",
         minimum=0.0,
         maximum=1.0,
         step=0.05,
@@ -194,7 +193,7 @@ class Options:
     t2: float = _option(
         0.0,
         "T2",
-        "Custom, HiDiffusion: the share of the noise with a second reduction; for very large pictures, otherwise 0.",
+        "Share of the noise with a second reduction, for very large pictures; 0: as the preset.",
         minimum=0.0,
         maximum=1.0,
         step=0.05,
@@ -221,10 +220,7 @@ class Options:
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> Options:
-        """Options from names and values, as in an API payload; what is left out keeps its default.
-
-        T1 or T2 given without a preset selects the Custom preset, the only one that uses them.
-        """
+        """Options from names and values, as in an API payload; what is left out keeps its default."""
         return cls(**_checked_all(values))
 
     @classmethod
@@ -258,11 +254,8 @@ def plain(value: Any) -> Any:
 
 
 def _checked_all(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The values in their settings' own types; T1 or T2 without a preset adds the Custom preset."""
+    """The values in their settings' own types."""
     for key in values:
         if key not in SETTINGS:
             raise OptionError(f"unknown setting {quoted(key)}; allowed are {', '.join(SETTINGS)}")
-    checked = {key: SETTINGS[key].checked(value) for key, value in values.items()}
-    if "preset" not in checked and checked.keys() & {"t1", "t2"}:
-        checked["preset"] = Preset.CUSTOM
-    return checked
+    return {key: SETTINGS[key].checked(value) for key, value in values.items()}

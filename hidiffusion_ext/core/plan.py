@@ -106,6 +106,7 @@ class Plan:
         latent: Latent (height, width) the plan is for; a UNet call at another size is left alone.
         native: Pixels per side the model was trained at.
         preset: The preset used (never Auto).
+        preset_t1, preset_t2: The preset's T1 (ScaleCrafter's tau) and T2; the user's own go before them.
         strided: When the strided pair is active.
         pooled: When the pooled pair is active.
         redilations: The convolutions that are re-dilated.
@@ -120,6 +121,8 @@ class Plan:
     latent: Size
     native: int
     preset: Preset = Preset.X2
+    preset_t1: float = 0.0
+    preset_t2: float = 0.0
     strided: Span = Span()
     pooled: Span = Span()
     redilations: tuple[Redilation, ...] = ()

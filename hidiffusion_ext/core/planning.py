@@ -11,6 +11,7 @@ from .options import Method, Options, Passes, Preset, Refused
 from .plan import CELL, Part, Plan, Task, WindowSite
 from .planning_hidiffusion import add_raunet
 from .planning_scalecrafter import add_redilation
+from .schedule import Span
 from .unet_map import Family, UNetMap
 from .windows import Size
 
@@ -61,7 +62,7 @@ def make_plan(options: Options, unet: UNetMap, latent: Size, task: Task = Task()
     planned = PLANNERS[options.method](options, plan, task)
     left_out: list[Part] = []
     if WORKS_BY[options.method] in task.conflicts and _changes_features(planned):
-        planned = dataclasses.replace(plan, preset=planned.preset)
+        planned = dataclasses.replace(planned, strided=Span(), pooled=Span(), redilations=(), damped=Span())
         left_out.append(WORKS_BY[options.method])
     windows: tuple[WindowSite, ...] = ()
     if options.msw_msa:
@@ -76,6 +77,27 @@ def make_plan(options: Options, unet: UNetMap, latent: Size, task: Task = Task()
     if reasons:
         raise Refused(", ".join(f"no {what}" for what in reasons))
     return nothing("everything it could do is switched off")
+
+
+def without_effect(options: Options, plan: Plan) -> dict[str, str]:
+    """The settings that change nothing beside the others, by name, each with the reason in a few words.
+
+    Args:
+        options: What the user asked for.
+        plan: What a pass gets with it.
+    """
+    found: dict[str, str] = {}
+    if options.method is Method.SCALECRAFTER:
+        found |= dict.fromkeys(("rau_net", "t2"), "only with the method HiDiffusion")
+        if plan.preset is not Preset.X4:
+            found |= dict.fromkeys(("dispersion", "damped_guidance"), "only with the preset 4x")
+    else:
+        found |= dict.fromkeys(("dispersion", "damped_guidance"), "only with the method ScaleCrafter")
+        if not options.rau_net:
+            found |= dict.fromkeys(("t1", "t2"), "RAU-Net is off")
+    if not options.msw_msa:
+        found["window_shift"] = "MSW-MSA is off"
+    return found
 
 
 def _changes_features(plan: Plan) -> bool:

@@ -32,26 +32,26 @@ T1_SDXL_CONTROLNET = 0.5
 def add_raunet(options: Options, plan: Plan, task: Task) -> Plan:
     """The plan with RAU-Net, if it is switched on."""
     preset = options.preset
-    if preset in (Preset.AUTO, Preset.CUSTOM):
+    if preset is Preset.AUTO:
         preset = Preset.X4 if min(plan.latent) * CELL >= X4_SIDES * plan.native else Preset.X2
-    shown = Preset.CUSTOM if options.preset is Preset.CUSTOM else preset
-    strided, pooled = _pairs(options, preset, plan, task) if options.rau_net else (Span(), Span())
-    return dataclasses.replace(plan, preset=shown, strided=strided, pooled=pooled)
+    t1, t2 = PRESETS[preset, plan.unet.family is Family.SDXL]
+    if task.controlnet and preset is Preset.X2 and plan.unet.family is Family.SDXL:
+        t1 = T1_SDXL_CONTROLNET
+    plan = dataclasses.replace(plan, preset=preset, preset_t1=t1, preset_t2=t2)
+    if not options.rau_net:
+        return plan
+    strided, pooled = _pairs(options.t1 or t1, options.t2 or t2, plan, task)
+    return dataclasses.replace(plan, strided=strided, pooled=pooled)
 
 
-def _pairs(options: Options, preset: Preset, plan: Plan, task: Task) -> tuple[Span, Span]:
+def _pairs(t1: float, t2: float, plan: Plan, task: Task) -> tuple[Span, Span]:
     """When the strided and the pooled pair are active.
 
-    SD runs the strided pair until T1 and the pooled pair until T2, SDXL the other way round. The aggressive start
-    of SDXL is not for inpainting (9-channel) and Playground models; a T2 of one's own replaces it.
+    SD runs the strided pair until T1 and the pooled pair until T2, SDXL the other way round. Below 4x SDXL has the
+    aggressive start, except inpainting (9-channel) and Playground models; a T2 goes on from it, with both pairs.
     """
-    sdxl = plan.unet.family is Family.SDXL
-    t1, t2 = (options.t1, options.t2) if options.preset is Preset.CUSTOM else PRESETS[preset, sdxl]
-    if not sdxl:
+    if plan.unet.family is not Family.SDXL:
         return Span(0, t1), Span(0, t2)
-    if task.controlnet and preset is Preset.X2 and options.preset is not Preset.CUSTOM:
-        t1 = T1_SDXL_CONTROLNET
-    if preset is Preset.X2 and t2 == 0 and plan.unet.in_channels != 9 and not task.playground:
-        aggressive = min(AGGRESSIVE_SHARE, t1)
-        return Span(0, aggressive), Span(aggressive, t1)
-    return Span(0, t2), Span(0, t1)
+    has_start = plan.preset is Preset.X2 and plan.unet.in_channels != 9 and not task.playground
+    start = min(AGGRESSIVE_SHARE, t1) if has_start else 0.0
+    return Span(0, max(start, t2)), Span(0 if t2 else start, t1)

@@ -86,10 +86,10 @@ def add_redilation(options: Options, plan: Plan, task: Task) -> Plan:
         return 1 + (down - 1) * weight, 1 + (across - 1) * weight
 
     preset = options.preset
-    if preset in (Preset.AUTO, Preset.CUSTOM):
+    if preset is Preset.AUTO:
         preset = Preset.X4 if max(down, across) >= GRADED_FROM else Preset.X2
-    shown = Preset.CUSTOM if options.preset is Preset.CUSTOM else preset
-    tau = options.t1 if options.preset is Preset.CUSTOM else _tau(plan.unet.family, max(down, across))
+    preset_tau = _tau(plan.unet.family, max(down, across))
+    tau = options.t1 or preset_tau
     is_damped = options.damped_guidance and preset is Preset.X4
     base = {conv: weight for conv, weight, _ in _weighted_convs(plan, BASE_WEIGHTS[plan.unet.family])}
     redilations = tuple(
@@ -104,7 +104,7 @@ def add_redilation(options: Options, plan: Plan, task: Task) -> Plan:
         for conv, weight, dispersed in _weighted_convs(plan, WEIGHTS[plan.unet.family, preset])
     )
     damped = Span(0, tau) if is_damped else Span()
-    return dataclasses.replace(plan, preset=shown, redilations=redilations, damped=damped)
+    return dataclasses.replace(plan, preset=preset, preset_t1=preset_tau, redilations=redilations, damped=damped)
 
 
 def _tau(family: Family, enlargement: float) -> float:

@@ -8,14 +8,12 @@ applied. The attribute `func` of the sampler object (made anew for a job) is wra
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
 from typing import Any
 
-import torch
-
-from ..core import NoiseLevels, Schedule
+from ..core import Schedule
+from .schedules import pass_schedule
 from .wrapping import wrap_method
 
 OpenContext = Callable[[Schedule], AbstractContextManager[None]]
@@ -70,26 +68,3 @@ def around_next_pass(sampler: Any, open_context: OpenContext, on_failure: Callab
 def cancel(sampler: Any) -> None:
     """Takes back a request whose pass has not started."""
     sampler.func = getattr(sampler.func, "hidiffusion_original", sampler.func)
-
-
-def pass_schedule(sampler: Any, arguments: dict[str, Any]) -> Schedule:
-    """The schedule of a pass.
-
-    Args:
-        sampler: The job's sampler; its `model_wrap` has the model's own noise levels (sigmas), and timesteps for any.
-        arguments: What the sampling function is called with: falling `sigmas` (k-diffusion, which evaluates all but
-            the last), rising `timesteps` (DDIM and its kin, which evaluate all but the first), or only the ends
-            `sigma_min` and `sigma_max` (DPM fast and adaptive, which step evenly in the logarithm of sigma).
-    """
-    if "timesteps" in arguments:
-        return Schedule([float(t) for t in arguments["timesteps"].flip(0)[:-1]])
-    sigmas = arguments.get("sigmas", arguments.get("sigma_sched"))
-    if sigmas is not None:
-        sigmas = sigmas[:-1]
-    else:
-        steps = arguments.get("n") or sampler.model_wrap_cfg.total_steps
-        first, last = (math.log(float(arguments[end])) for end in ("sigma_max", "sigma_min"))
-        sigmas = torch.linspace(first, last, int(steps)).exp()
-    model = sampler.model_wrap
-    of_pass, of_training = (model.sigma_to_t(levels.to(model.sigmas)).tolist() for levels in (sigmas, model.sigmas))
-    return Schedule(of_pass, NoiseLevels(of_training))

@@ -1,10 +1,10 @@
 """`GET /hidiffusion/v1/plan`: what would be active in a job of the given size with the model in memory.
 
-    /hidiffusion/v1/plan?width=512&height=768&enable_hr=true&hr_scale=2&steps=20&method=ScaleCrafter
+    /hidiffusion/v1/plan?width=512&height=768&enable_hr=true&hr_scale=2&steps=20&scheduler=Karras&method=ScaleCrafter
 
 The parameters are named as in the payload of /sdapi/v1/txt2img and img2img, the settings as in `Options`. Sizes and
-steps are worked out by the host's own functions. Nothing is loaded, nothing is changed, and no lock is waited for, so
-it answers while a picture is being made.
+noise levels are worked out by the host's own functions. Nothing is loaded, nothing is changed, and no lock is waited
+for, so it answers while a picture is being made.
 """
 
 from __future__ import annotations
@@ -17,10 +17,11 @@ from typing import Any
 from fastapi import Depends, FastAPI, Header, HTTPException, Request
 from fastapi.security import HTTPBasic, HTTPBasicCredentials
 
-from modules import processing, sd_models, sd_samplers_common
+from modules import processing, sd_models, sd_samplers, sd_samplers_common
 
 from ..core import OptionError, Options, Schedule
 from ..core.options import SETTINGS, Setting, quoted
+from ..hosts.schedules import expected_schedule
 from .plan_view import Pass, view
 
 PATH = "/hidiffusion/v1/plan"
@@ -53,7 +54,23 @@ JOB = {
         Setting(1.0, "Resize by", "For img2img: multiplies width and height.", 0.01, 16.0, name="scale_by"),
     )
 }
-"""What can be asked beside the settings, with the answer to what is left out."""
+"""The numbers and switches that can be asked beside the settings, with the answer to what is left out."""
+
+NAMES = {
+    "sampler_name": "The sampling method; Euler if left out.",
+    "scheduler": "The schedule type; the sampling method's own if left out.",
+    "hr_sampler_name": "The hires pass's sampling method; that of the first pass if left out.",
+    "hr_scheduler": "The hires pass's schedule type; that of the first pass if left out.",
+    "model": "The name of a checkpoint in memory; the one in use if left out.",
+}
+"""The names that can be asked, with the help for them. As in a payload, a sampling method that the host does not know
+is taken for the one that the host takes it for."""
+
+SAMPLER = "Euler"
+"""What the host's API takes where a payload names no sampling method."""
+
+SAME = "Use same "
+"""How the page's lists say that the hires pass has the first one's sampling method or schedule type."""
 
 
 def add_route(demo: Any, app: FastAPI) -> None:
@@ -83,8 +100,7 @@ def _host_auth(app: FastAPI) -> Callable[[HTTPBasicCredentials], Any] | None:
 
 def _documentation() -> dict[str, Any]:
     """The parameters, for the host's /docs page."""
-    known = [(setting.name, setting.help) for setting in (*JOB.values(), *SETTINGS.values())]
-    known.append(("model", "The name of a checkpoint in memory; the one in use if left out."))
+    known = [*((setting.name, setting.help) for setting in (*JOB.values(), *SETTINGS.values())), *NAMES.items()]
     return {"parameters": [{"name": name, "in": "query", "description": text} for name, text in known]}
 
 
@@ -98,13 +114,15 @@ def answer(request: Request) -> dict[str, Any]:
 
 def _answer(query: Mapping[str, str]) -> dict[str, Any]:
     for name in query:
-        if name not in JOB and name not in SETTINGS and name != "model":
-            allowed = ", ".join([*JOB, *SETTINGS, "model"])
+        if name not in JOB and name not in SETTINGS and name not in NAMES:
+            allowed = ", ".join([*JOB, *SETTINGS, *NAMES])
             raise OptionError(f"unknown parameter {quoted(name)}; allowed are {allowed}")
     options = Options.from_mapping({name: SETTINGS[name].parse(query[name]) for name in query if name in SETTINGS})
     asked = {name: JOB[name].checked(JOB[name].parse(query[name])) for name in query if name in JOB}
-    job = SimpleNamespace(**{name: setting.default for name, setting in JOB.items()} | asked)
-    job.sd_model = _loaded_model(query.get("model"))
+    names = {name: query[name] for name in NAMES if name in query and not query[name].startswith(SAME)}
+    job = SimpleNamespace(**{name: setting.default for name, setting in JOB.items()} | dict.fromkeys(NAMES) | asked)
+    vars(job).update(names, is_hr_pass=False, sampler_noise_scheduler_override=None, extra_generation_params={})
+    job.sd_model = _loaded_model(job.model)
     return view(job, options, _passes(job, img2img="denoising_strength" in asked and not job.enable_hr))
 
 
@@ -112,27 +130,47 @@ def _passes(job: Any, *, img2img: bool) -> list[Pass]:
     """The passes of a job, in the sizes and steps that the host will give them."""
     if img2img:
         size = int(job.width * job.scale_by), int(job.height * job.scale_by)
-        return [Pass("Picture", *size, _second(*sd_samplers_common.setup_img2img_steps(job)))]
+        return [_pass("Picture", job, *size, *sd_samplers_common.setup_img2img_steps(job))]
     if not job.enable_hr:
-        return [Pass("Picture", job.width, job.height, _evenly_spaced(job.steps))]
-    job.extra_generation_params, job.applied_old_hires_behavior_to = {}, None
+        return [_pass("Picture", job, job.width, job.height, job.steps)]
+    job.applied_old_hires_behavior_to = None
     processing.StableDiffusionProcessingTxt2Img.calculate_target_resolution(job)
-    hires_steps = job.hr_second_pass_steps or job.steps
-    second = _second(*sd_samplers_common.setup_img2img_steps(job, hires_steps))
-    return [
-        Pass("First pass", job.width, job.height, _evenly_spaced(job.steps)),
-        Pass("Hires pass", job.hr_upscale_to_x, job.hr_upscale_to_y, second, hires=True),
-    ]
+    first = _pass("First pass", job, job.width, job.height, job.steps)
+    second = SimpleNamespace(**{**vars(job), "is_hr_pass": True})
+    second.sampler_name, second.scheduler = job.hr_sampler_name or job.sampler_name, job.hr_scheduler or job.scheduler
+    steps = sd_samplers_common.setup_img2img_steps(job, job.hr_second_pass_steps or job.steps)
+    return [first, _pass("Hires pass", second, job.hr_upscale_to_x, job.hr_upscale_to_y, *steps)]
 
 
-def _second(steps: int, last_step: int) -> Schedule:
-    """The schedule of a pass over a picture, from what the host makes of its strength: the end of a whole one."""
-    return Schedule(_evenly_spaced(max(1, steps)).timesteps[-max(1, last_step + 1) :])
+def _pass(name: str, job: Any, width: int, height: int, steps: int, last_step: int | None = None) -> Pass:
+    """One pass of a job.
+
+    Args:
+        name: What the pass is called on the page.
+        job: The job as it is in that pass.
+        width, height: Pixels.
+        steps, last_step: What the host makes of steps and strength; no `last_step` for a pass from noise alone.
+    """
+    try:
+        return Pass(name, width, height, _schedule(job, steps, last_step), hires=job.is_hr_pass)
+    except Exception:  # whatever a host, a model or another extension's sampler may raise: a guess, evenly spaced
+        even = [999 * (1 - step / steps) for step in range(steps)] or [0.0]
+        even = even if last_step is None else even[-max(1, last_step + 1) :]
+        return Pass(name, width, height, Schedule(even), hires=job.is_hr_pass, about=True)
 
 
-def _evenly_spaced(steps: int) -> Schedule:
-    """A whole pass; as the sampler and the scheduler are not known here, evenly spaced."""
-    return Schedule([999 * (1 - step / steps) for step in range(steps)])
+def _schedule(job: Any, steps: int, last_step: int | None) -> Schedule:
+    """What the host's own functions say that a pass will run.
+
+    Raises:
+        Exception: if they cannot.
+    """
+    if job.sd_model is None or job.sd_model is not sd_models.model_data.sd_model:
+        raise LookupError("samplers are made for the model in use, and load one if there is none")
+    asked = job.sampler_name or SAMPLER, job.scheduler
+    sampler, scheduler = sd_samplers.get_sampler_and_scheduler(*asked, convert_automatic=False)
+    settled = SimpleNamespace(**{**vars(job), "scheduler": scheduler, "hr_scheduler": scheduler})
+    return expected_schedule(settled, sampler, steps, last_step)
 
 
 def _loaded_model(name: str | None) -> Any:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from ..core import Options, Refused, Schedule
+from ..core import Options, Plan, Refused, Schedule
 from ..core.cost import Cost, count, speed_up
 from ..core.plan import CELL
+from ..core.planning import without_effect
 from ..core.windows import Size
 from ..hosts.model import Model
 from ..hosts.passes import plan_pass
@@ -20,8 +21,9 @@ class Pass:
     Attributes:
         name: What it is called on the page.
         width, height: Its size in pixels.
-        schedule: The noise levels it will run, evenly spaced, as its sampler is not known yet.
+        schedule: The noise levels it will run.
         hires: The second pass of a hires-fix job.
+        about: The host could not say the noise levels, and they are a guess.
     """
 
     name: str
@@ -29,6 +31,7 @@ class Pass:
     height: int
     schedule: Schedule
     hires: bool = False
+    about: bool = False
 
 
 def view(job: Any, options: Options, passes: list[Pass]) -> dict[str, Any]:
@@ -44,8 +47,9 @@ def view(job: Any, options: Options, passes: list[Pass]) -> dict[str, Any]:
         `mark`: all of it in two or three words; `speed_up`: how many times fewer multiplications the whole job takes;
         `passes`: one entry per pass, empty if refused, with its `name`, `width`, `height`, `steps`, `native` (the side
         the model was made for), `area` (how many times the native one), `preset`, `active`, `text` (what is active
-        until about which step, or why nothing is), `speed` (what to expect, in words), `speed_up`, and `work` (each
-        step's multiplications as a share of what it takes without HiDiffusion).
+        until which step, or why nothing is), `speed` (what to expect, in words), `speed_up`, and `work` (each
+        step's multiplications as a share of what it takes without HiDiffusion); `notes`: what is to be said beside
+        a setting's control, by name; `without_effect`: the names of settings that change nothing as things are.
     """
     if job.sd_model is None:
         return _refused("no model is in memory yet; the plan is shown once one is loaded")
@@ -71,19 +75,37 @@ def view(job: Any, options: Options, passes: list[Pass]) -> dict[str, Any]:
                 "area": round(one.width * one.height / plan.native**2, 2),
                 "preset": plan.preset.value if active else "",
                 "active": active,
-                "text": plan.describe(one.schedule, about=True),
+                "text": plan.describe(one.schedule, about=one.about),
                 "speed": _speed(cost) if active else "",
                 "speed_up": round(speed_up(cost), 2),
                 "work": [round(share, 3) for share in cost.steps],
             }
         )
+    plans = [plan for _, plan in planned]
+    idle = {
+        name: reason
+        for name, reason in without_effect(options, plans[0]).items()
+        if all(name in without_effect(options, plan) for plan in plans)
+    }
     return {
         "model": f"{family}{_checkpoint(model)}",
         "refused": "",
         "mark": _speed(*costs) if any(entry["active"] for entry in entries) else "nothing to do",
         "speed_up": round(speed_up(*costs), 2),
         "passes": entries,
+        "notes": {**_preset_values(plans), **{name: f"Not used: {idle[name]}." for name in idle}},
+        "without_effect": list(idle),
     }
+
+
+def _preset_values(plans: list[Plan]) -> dict[str, str]:
+    """What the presets of a job's passes have for T1 and T2, as notes beside them."""
+    notes: dict[str, str] = {}
+    for plan in {plan.preset: plan for plan in plans if plan.active}.values():
+        for name, value in (("t1", plan.preset_t1), ("t2", plan.preset_t2)):
+            said = f"The preset {plan.preset.value} has {f'{value:.2g}' if value else 'none'}."
+            notes[name] = f"{notes[name]} {said}" if name in notes else said
+    return notes
 
 
 def _latent(one: Pass) -> Size:
@@ -91,7 +113,15 @@ def _latent(one: Pass) -> Size:
 
 
 def _refused(reason: str) -> dict[str, Any]:
-    return {"model": "", "refused": reason, "mark": "cannot be used", "speed_up": 1.0, "passes": []}
+    return {
+        "model": "",
+        "refused": reason,
+        "mark": "cannot be used",
+        "speed_up": 1.0,
+        "passes": [],
+        "notes": {},
+        "without_effect": [],
+    }
 
 
 def _checkpoint(model: Model) -> str:

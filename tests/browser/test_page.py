@@ -58,6 +58,11 @@ class Panel:
         self.page.fill(f"#{elem_id} input[type=number]", str(value))
         self.page.keyboard.press("Tab")
 
+    def choose(self, elem_id: str, value: str) -> None:
+        """Takes a value from a drop-down list."""
+        self.page.locator(f"#{elem_id} input").click()
+        self.page.locator(f"li[aria-label='{value}']").click()
+
     def set_size(self, width: int, height: int) -> None:
         self.set(f"{self.tab}_width", width)
         self.set(f"{self.tab}_height", height)
@@ -101,19 +106,56 @@ def test_the_plan_follows_the_sliders(panel: Panel) -> None:
     playwright.expect(panel.mark).to_have_text("nothing to do")
     height = panel.plan.bounding_box()["height"]  # type: ignore[index]
     panel.set_size(1024, 768)
-    panel.says("RAU-Net until about step 8 of 20, MSW-MSA")
+    panel.says("RAU-Net until step 8 of 20, MSW-MSA")
     playwright.expect(panel.mark).to_have_text(re.compile("times as fast"))
     assert panel.plan.bounding_box()["height"] == height  # type: ignore[index]  # nothing below it jumps
     assert panel.plan.locator("rect.work").count() == 20
     panel.set("txt2img_steps", 10)
-    panel.says("RAU-Net until about step 4 of 10, MSW-MSA")
+    panel.says("RAU-Net until step 4 of 10, MSW-MSA")
     panel.page.locator(f"{panel.id}_rau_net input").click()
     panel.says("Picture: 1024x768")
     playwright.expect(panel.plan.locator(".text")).to_have_text("MSW-MSA")
     panel.page.get_by_label("ScaleCrafter").and_(panel.page.locator(f"{panel.id}_method input")).click()
-    panel.says("re-dilation until about step")
+    panel.says("re-dilation until step")
     panel.tick()
     playwright.expect(panel.mark).to_be_hidden()
+
+
+def test_the_plan_follows_the_sampler_and_the_schedule(panel: Panel) -> None:
+    panel.tick()
+    panel.set_size(1024, 768)
+    panel.says("RAU-Net until step 8 of 20, MSW-MSA")
+    panel.choose("txt2img_scheduler", "Beta")
+    panel.says("RAU-Net until step 15 of 20, MSW-MSA")
+    panel.page.locator("#txt2img_sampling input").fill("DPM")  # somebody searches
+    panel.page.wait_for_timeout(600)
+    panel.says("RAU-Net until step 15 of 20, MSW-MSA")
+    panel.page.locator("li[aria-label='DPM++ 2M SDE']").click()
+    panel.choose("txt2img_scheduler", "Automatic")
+    panel.says("RAU-Net until step 6 of 20, MSW-MSA")
+
+
+def test_controls_say_the_presets_value_and_what_has_no_effect(panel: Panel) -> None:
+    def note(name: str) -> playwright.Locator:
+        return panel.page.locator(f"{panel.id}_{name} .hidiffusion-note")
+
+    def greyed(name: str) -> playwright.Locator:
+        return panel.page.locator(f"{panel.id}_{name}.hidiffusion-without-effect")
+
+    panel.tick()
+    panel.page.locator(f"{panel.id}_advanced .label-wrap").click()
+    panel.set_size(1024, 1024)
+    playwright.expect(note("t1")).to_have_text("The preset 2x has 0.4.")
+    playwright.expect(note("dispersion")).to_have_text("Not used: only with the method ScaleCrafter.")
+    playwright.expect(greyed("dispersion")).to_be_visible()
+    panel.set("script_txt2img_hidiffusion_t1", 0.6)
+    panel.says("RAU-Net until step 12 of 20, MSW-MSA")
+    panel.page.get_by_label("ScaleCrafter").and_(panel.page.locator(f"{panel.id}_method input")).click()
+    panel.set_size(1536, 1536)
+    playwright.expect(note("t1")).to_have_text("The preset 4x has 0.7.")
+    playwright.expect(greyed("dispersion")).to_have_count(0)
+    playwright.expect(note("dispersion")).to_have_text("")
+    playwright.expect(greyed("rau_net")).to_be_visible()
 
 
 def test_both_passes_of_a_hires_job(panel: Panel) -> None:
@@ -149,7 +191,7 @@ def test_generated_pasted_back_and_loaded_anew(panel: Panel) -> None:
     panel.set("txt2img_steps", 5)
     panel.page.locator(f"{panel.id}_advanced .label-wrap").click()
     panel.set("script_txt2img_hidiffusion_native_size", 128)
-    panel.says("RAU-Net until about step 2 of 5, MSW-MSA")
+    panel.says("RAU-Net until step 2 of 5, MSW-MSA")
     panel.page.click("#txt2img_generate")
     infotext = panel.page.locator("#txt2img_infotext textarea")
     playwright.expect(infotext).to_have_value(re.compile('HiDiffusion: "RAU-Net until step 2 of 5, MSW-MSA"'))
@@ -161,7 +203,7 @@ def test_generated_pasted_back_and_loaded_anew(panel: Panel) -> None:
     panel.page.click("#tab_txt2img #paste")
     playwright.expect(panel.ticked).to_be_checked()
     panel.says("Picture: 256x256")
-    panel.says("RAU-Net until about step 2 of 5, MSW-MSA")
+    panel.says("RAU-Net until step 2 of 5, MSW-MSA")
 
 
 def test_by_keyboard(panel: Panel) -> None:

@@ -173,7 +173,7 @@ def hooks(unet: nn.Module) -> int:
 def test_nothing_to_do_means_no_hook_at_all() -> None:
     unet = UNETS[Family.SD1]
     idle = make_plan(Options(), map_unet(unet), (64, 64))
-    too_short = paper_plan(unet, (64, 64), msw_msa=False, preset="Custom", t1=0.05, t2=0.0)
+    too_short = paper_plan(unet, (64, 64), msw_msa=False, preset="2x", t1=0.05)
     for plan in (idle, too_short):
         with hidiffusion(unet, plan, new_run()):
             assert hooks(unet) == 0

@@ -107,7 +107,7 @@ def random_options(choose: random.Random) -> Options:
     return Options(
         native_size=choose.choice([64, 96]),
         method=choose.choice(list(Method)),
-        preset=choose.choice([Preset.AUTO, Preset.X2, Preset.X4, Preset.CUSTOM]),
+        preset=choose.choice([Preset.AUTO, Preset.X2, Preset.X4]),
         t1=choose.choice([0.2, 0.6, 1.0]),
         t2=choose.choice([0.0, 0.3]),
         rau_net=choose.random() < 0.8,

@@ -48,11 +48,6 @@ def test_plain_values_make_the_same_options(value: Options) -> None:
     assert Options.from_args([getattr(value, name) for name in SETTINGS]) == value
 
 
-def test_a_number_of_steps_without_a_preset_means_the_custom_preset() -> None:
-    assert Options.from_mapping({"t1": 0.5}).preset is Preset.CUSTOM
-    assert Options.from_mapping({"t1": 0.5, "preset": "Auto"}).preset is Preset.AUTO
-
-
 def test_choices_are_found_in_any_case() -> None:
     assert Options.from_mapping({"preset": "auto", "passes": "HIRES"}) == Options(passes=Passes.HIRES)
 
@@ -76,7 +71,7 @@ def nested(depth: int) -> list[Any]:
         ({"t3": 1}, ["'t3'", "t1", "t2", "preset"]),
         ({"enabled": 1}, ["enabled", "1", "true or false"]),
         ({"enabled": None}, ["enabled", "None", "true or false"]),
-        ({"preset": "8x"}, ["preset", "'8x'", "Auto", "Custom"]),
+        ({"preset": "8x"}, ["preset", "'8x'", "Auto", "Turbo"]),
         ({"preset": 2}, ["preset", "2", "Auto"]),
         ({"t1": 1.5}, ["t1", "1.5", "0 to 1"]),
         ({"t1": True}, ["t1", "True", "0 to 1"]),
@@ -109,9 +104,9 @@ def test_too_many_arguments_are_refused() -> None:
 def test_a_mapping_goes_before_the_positional_arguments_behind_it() -> None:
     behind = ["ScaleCrafter", False, True, False, True, "2x", 0.4]
     assert Options.from_args([{"enabled": True, "rau_net": True}, *behind]) == Options(
-        enabled=True, method=Method.SCALECRAFTER, preset=Preset.X2
+        enabled=True, method=Method.SCALECRAFTER, preset=Preset.X2, t1=0.4
     )
-    assert Options.from_args([{"t1": 0.5}, *behind]).preset is Preset.CUSTOM
+    assert Options.from_args([{"preset": "4x"}, *behind]).preset is Preset.X4
     with pytest.raises(OptionError, match="method = 7"):
         Options.from_args([{"method": "ScaleCrafter"}, 7])
 

@@ -18,6 +18,7 @@ from hidiffusion_ext.core import (
     make_plan,
     map_unet,
 )
+from hidiffusion_ext.core.plan import Part
 
 MAPS = {family: map_unet(tiny_unet(family)) for family in Family}
 INPAINTING = map_unet(tiny_unet(Family.SDXL, in_channels=9))
@@ -113,11 +114,37 @@ def test_switches_take_their_part_away() -> None:
     assert not plan(Family.SD1, 1024, 1024, rau_net=False, msw_msa=False).active
 
 
-def test_custom_thresholds_replace_the_presets() -> None:
+def test_a_threshold_given_replaces_the_presets_alone() -> None:
     assert steps(plan(Family.SD1, 1024, 1024, t1=0.5, t2=0.1)) == (range(25), range(5))
+    assert steps(plan(Family.SD1, 2048, 2048, t1=0.5)) == (range(25), range(15))
+    assert steps(plan(Family.SD1, 2048, 2048, t2=0.5)) == (range(35), range(25))
     assert steps(plan(Family.SDXL, 2048, 2048, t1=0.5)) == (range(8), range(8, 25))
     assert steps(plan(Family.SDXL, 2048, 2048, t1=0.1)) == (range(5), range(0))
     assert steps(plan(Family.SDXL, 2048, 2048, t1=0.5, t2=0.2)) == (range(10), range(25))
+    redilated = plan(Family.SD1, 2048, 2048, method="ScaleCrafter", t1=0.5, preset="2x")
+    assert {site.span for site in redilated.redilations} == {Span(0, 0.5)}
+    assert not any(site.progressive for site in redilated.redilations)
+
+
+@pytest.mark.parametrize("t1", [0.0, 0.1, 0.5])
+def test_more_of_t2_never_takes_anything_away_on_sdxl(t1: float) -> None:
+    before = [set(found) for found in steps(plan(Family.SDXL, 2048, 2048, t1=t1))]
+    for t2 in (0.05, 0.15, 0.3, 0.7, 1.0):
+        after = [set(found) for found in steps(plan(Family.SDXL, 2048, 2048, t1=t1, t2=t2))]
+        assert all(a >= b for a, b in zip(after, before))
+        before = after
+
+
+def test_the_presets_own_thresholds_are_told_beside_ones_own() -> None:
+    for made, values in [
+        (plan(Family.SD1, 1024, 1024, t1=0.9), (0.4, 0.0)),
+        (plan(Family.SD1, 2048, 2048, t2=0.9), (0.7, 0.3)),
+        (plan(Family.SDXL, 2048, 2048, Task(controlnet=True)), (0.5, 0.0)),
+        (plan(Family.SD1, 1024, 1024, method="ScaleCrafter", t1=0.9), (0.6, 0.0)),
+        (plan(Family.SD1, 1024, 1024, rau_net=False), (0.4, 0.0)),
+        (plan(Family.SDXL, 4096, 4096, Task(conflicts={Part.RAU_NET: "of a reason"})), (0.7, 0.3)),
+    ]:
+        assert (made.preset_t1, made.preset_t2) == values
 
 
 def test_descriptions_say_until_when() -> None:

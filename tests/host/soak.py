@@ -31,7 +31,7 @@ SIDES = (64, 96, 128, 136, 192, 200, 256)
 SAMPLERS = ("Euler a", "Heun", "DPM++ 2M", "DDIM", "DPM adaptive", "UniPC", "Restart")
 OPTIONS: dict[str, list[Any]] = {
     "method": ["HiDiffusion", "ScaleCrafter"],
-    "preset": ["Auto", "2x", "4x", "Custom", "Turbo"],
+    "preset": ["Auto", "2x", "4x", "Turbo"],
     "t1": [0.2, 0.6, 1.0],
     "msw_msa": [True, False],
     "rau_net": [True, False],

@@ -292,7 +292,7 @@ def test_a_refiner_takes_over_in_the_middle_of_the_pass(host: Host, refiner: str
         pytest.skip(f"this host has no model {refiner}")
     job = {"refiner_checkpoint": refiner, "refiner_switch_at": 0.5, "steps": 4, **host.size(768, 768)}
     before, _ = host.txt2img(**job)
-    images, info = host.txt2img({**ON, "preset": "Custom", "t1": 1.0}, **job)
+    images, info = host.txt2img({**ON, "t1": 1.0}, **job)
     assert said(info)["HiDiffusion"] == "RAU-Net until step 4 of 4, MSW-MSA"
     assert "HiDiffusion refused" not in said(info)
     assert not same(images, before)
@@ -353,7 +353,7 @@ def test_positional_and_mapping_arguments_mean_the_same(host: Host) -> None:
         False,
         False,
         True,
-        "Custom",
+        "2x",
         0.5,
         0.0,
         "Both",
@@ -417,7 +417,7 @@ def test_the_arguments_are_described(host: Host) -> None:
     arguments = {argument["label"]: argument for argument in info["args"]}
     assert next(iter(arguments)) == "HiDiffusion"
     assert arguments["HiDiffusion"]["value"] is False
-    assert arguments["Preset"]["choices"] == ["Auto", "2x", "4x", "Turbo", "Custom"]
+    assert arguments["Preset"]["choices"] == ["Auto", "2x", "4x", "Turbo"]
     assert (arguments["T1"]["minimum"], arguments["T1"]["maximum"], arguments["T1"]["value"]) == (0, 1, 0.4)
 
 

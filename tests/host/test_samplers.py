@@ -34,7 +34,7 @@ def table() -> Iterator[None]:
 
 def evaluations(webui: WebUI, sampler: str, scheduler: str) -> list[tuple[float, bool]]:
     """The timestep of each evaluation of a pass, and whether RAU-Net's downsampler was strided."""
-    options: dict[str, Any] = {"enabled": True, "native_size": 64, "msw_msa": False, "preset": "Custom", "t1": SHARE}
+    options: dict[str, Any] = {"enabled": True, "native_size": 64, "msw_msa": False, "t1": SHARE}
     webui.txt2img(
         sampler_name=sampler,
         scheduler=scheduler,

@@ -64,7 +64,7 @@ def test_an_api_payload_goes_before_the_defaults(chosen: dict[str, Any]) -> None
     for given in ({}, {"enabled": True, "preset": "Auto", "msw_msa": True}, {"enabled": True, "t1": 0.5}):
         options = Options.from_args([given, *behind[1:]])
         assert all(getattr(options, name) == value for name, value in given.items())
-    assert Options.from_args([{"enabled": True, "t1": 0.5}, *behind[1:]]).preset is Preset.CUSTOM
+    assert Options.from_args([{"enabled": True, "t1": 0.5}, *behind[1:]]).preset is Preset.X4
 
 
 def test_a_stored_value_that_cannot_be_used_is_not_used(chosen: dict[str, Any]) -> None:

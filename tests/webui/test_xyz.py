@@ -68,7 +68,7 @@ def test_an_axis_changes_its_own_cell() -> None:
     p = job(True)
     before = p.script_args
     assert options(cell(p, enabled="False")) == Options()
-    assert options(cell(p, t1=0.6, msw_msa="false")) == Options(True, msw_msa=False, preset=Preset.CUSTOM, t1=0.6)
+    assert options(cell(p, t1=0.6, msw_msa="false")) == Options(True, msw_msa=False, t1=0.6)
     assert p.script_args == before
     assert options(p) == Options(enabled=True)
 
@@ -84,7 +84,7 @@ def test_axes_together_mean_the_same_in_any_order() -> None:
 def test_an_object_from_a_program_keeps_its_values() -> None:
     server.create_app([REPOSITORY])
     p = job({"enabled": True, "t2": 0.2})
-    assert options(cell(p, t1=0.3)) == Options(True, preset=Preset.CUSTOM, t1=0.3, t2=0.2)
+    assert options(cell(p, t1=0.3)) == Options(True, t1=0.3, t2=0.2)
 
 
 def test_a_legend_shows_the_value_that_is_used() -> None:
@@ -94,4 +94,4 @@ def test_a_legend_shows_the_value_that_is_used() -> None:
     assert t1.format_value(p, t1, inexact) == "[HiDiffusion] T1: 0.6"
     assert options(cell(p, t1=inexact)).t1 == 0.6
     assert t1.type is float
-    assert axes()[list(SETTINGS).index("preset")].choices() == ["Auto", "2x", "4x", "Turbo", "Custom"]
+    assert axes()[list(SETTINGS).index("preset")].choices() == ["Auto", "2x", "4x", "Turbo"]

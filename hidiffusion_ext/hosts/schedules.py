@@ -1,0 +1,61 @@
+"""The schedule of a sampling pass: the one it runs, and beforehand the one it will run."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from typing import Any
+
+import torch
+
+from modules import sd_samplers
+
+from ..core import NoiseLevels, Schedule
+
+
+def pass_schedule(sampler: Any, arguments: dict[str, Any]) -> Schedule:
+    """The schedule of a pass that starts.
+
+    Args:
+        sampler: The job's sampler; its `model_wrap` has the model's own noise levels (sigmas), and timesteps for any.
+        arguments: What the sampling function is called with: falling `sigmas` (k-diffusion, which evaluates all but
+            the last), rising `timesteps` (DDIM and its kin, which evaluate all but the first), or only the ends
+            `sigma_min` and `sigma_max` (DPM fast and adaptive, which step evenly in the logarithm of sigma).
+    """
+    if "timesteps" in arguments:
+        return Schedule([float(t) for t in arguments["timesteps"].flip(0)[:-1]])
+    sigmas = arguments.get("sigmas", arguments.get("sigma_sched"))
+    if sigmas is not None:
+        sigmas = sigmas[:-1]
+    else:
+        steps = arguments.get("n") or sampler.model_wrap_cfg.total_steps
+        first, last = (math.log(float(arguments[end])) for end in ("sigma_max", "sigma_min"))
+        sigmas = torch.linspace(first, last, int(steps)).exp()
+    model = sampler.model_wrap
+    of_pass, of_training = (model.sigma_to_t(levels.to(model.sigmas)).tolist() for levels in (sigmas, model.sigmas))
+    return Schedule(of_pass, NoiseLevels(of_training))
+
+
+def expected_schedule(p: Any, sampler_name: str | None, steps: int, last_step: int | None = None) -> Schedule:
+    """The schedule that a pass will run, by the host's own functions on a sampler made for the question.
+
+    Args:
+        p: The job, or what is like one to the host's functions; gets notes in its `extra_generation_params`.
+        sampler_name: As the host's jobs name it.
+        steps: Steps of the whole schedule.
+        last_step: The step counted from the end at which a pass over a picture begins, as `setup_img2img_steps` gives
+            it; None for a pass from noise alone.
+    """
+    sampler = sd_samplers.create_sampler(sampler_name, p.sd_model)
+    if hasattr(sampler, "get_timesteps"):
+        return pass_schedule(sampler, {"timesteps": sampler.get_timesteps(p, steps)[:last_step]})
+    sigmas = sampler.get_sigmas(p, steps)
+    if last_step is None:
+        ends, evaluated = (sampler.model_wrap.sigmas[-1], sampler.model_wrap.sigmas[0]), steps
+    else:
+        sigmas = sigmas[steps - last_step - 1 :]
+        ends, evaluated = (sigmas[0], sigmas[-2]), last_step + 1
+    sampler.model_wrap_cfg.total_steps = sampler.config.total_steps(evaluated)
+    arguments = {"sigmas": sigmas, "sigma_sched": sigmas, "n": evaluated, "sigma_max": ends[0], "sigma_min": ends[1]}
+    taken = inspect.signature(sampler.func).parameters
+    return pass_schedule(sampler, {name: value for name, value in arguments.items() if name in taken})
