@@ -1,7 +1,10 @@
-"""Where T1 ends with every sampler and scheduler a host has: a table, and the promise that it is where it should be."""
+"""Where T1 ends with every sampler and scheduler a host has: a table, and the promise that it is where it should be and
+where the plan says.
+"""
 
 from __future__ import annotations
 
+import urllib.parse
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -32,19 +35,19 @@ def table() -> Iterator[None]:
     TABLE.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
-def evaluations(webui: WebUI, sampler: str, scheduler: str) -> list[tuple[float, bool]]:
-    """The timestep of each evaluation of a pass, and whether RAU-Net's downsampler was strided."""
-    options: dict[str, Any] = {"enabled": True, "native_size": 64, "msw_msa": False, "t1": SHARE}
-    webui.txt2img(
-        sampler_name=sampler,
-        scheduler=scheduler,
-        steps=STEPS,
-        width=128,
-        height=128,
-        alwayson_scripts={"HiDiffusion": {"args": [options]}},
-        probe=[{"unet": True}],
-    )
-    return [(event["t"], event["stride"] == 4) for event in webui.events() if event["event"] == "unet"]
+OPTIONS: dict[str, Any] = {"native_size": 64, "msw_msa": False, "t1": SHARE}
+
+
+def told_and_said(webui: WebUI, **job: Any) -> tuple[list[str], list[str]]:
+    """What the plan of a job says of its passes, and what the text under the picture says of them."""
+    job = {"steps": STEPS, "width": 128, "height": 128, **job}
+    query = {**{name: value for name, value in job.items() if name != "hr_upscaler"}, **OPTIONS}
+    told = webui.call(f"/hidiffusion/v1/plan?{urllib.parse.urlencode(query)}")
+    arguments = {"HiDiffusion": {"args": [{"enabled": True, **OPTIONS}]}}
+    _, info = webui.txt2img(**job, alwayson_scripts=arguments, probe=[{"unet": True}])
+    said = info["extra_generation_params"]
+    keys = ["HiDiffusion", "HiDiffusion hires"] if job.get("enable_hr") else ["HiDiffusion"]
+    return [one["text"] for one in told["passes"] if one["active"]], [said[key] for key in keys if key in said]
 
 
 def test_t1_ends_at_its_noise(webui: WebUI) -> None:
@@ -52,11 +55,27 @@ def test_t1_ends_at_its_noise(webui: WebUI) -> None:
     wrong: list[str] = []
     for sampler in (entry["name"] for entry in webui.call("/sdapi/v1/samplers")):
         for scheduler in schedulers[:1] if sampler in WITHOUT_SCHEDULER else schedulers:
-            seen = evaluations(webui, sampler, scheduler)
+            told, said = told_and_said(webui, sampler_name=sampler, scheduler=scheduler)
+            seen = [(event["t"], event["stride"] == 4) for event in webui.events() if event["event"] == "unet"]
             active = [t for t, strided in seen if strided]
             last = f"{active[-1]:.0f}" if active else "-"
             rows.setdefault(sampler, {})[scheduler] = f"{len(active)} of {len(seen)}, t {last}"
             if not active or any(strided != (t > END) for t, strided in seen if abs(t - END) > 1):
                 wrong.append(f"{sampler} {scheduler}: {seen}")
+            if told != said:
+                wrong.append(f"{sampler} {scheduler}: told {told}, done {said}")
     assert not wrong
     assert len(rows) > 5
+
+
+def test_the_plan_knows_the_steps_of_a_second_pass(webui: WebUI) -> None:
+    schedulers = [scheduler["label"] for scheduler in webui.call("/sdapi/v1/schedulers")]
+    samplers = [sampler["name"] for sampler in webui.call("/sdapi/v1/samplers")]
+    wrong: list[str] = []
+    for number in range(max(len(samplers), len(schedulers))):
+        job = {"sampler_name": samplers[number % len(samplers)], "scheduler": schedulers[number % len(schedulers)]}
+        hires = {"enable_hr": True, "hr_scale": 1.5, "denoising_strength": 0.8, "hr_upscaler": "Latent"}
+        told, said = told_and_said(webui, **job, **hires)
+        if told != said or len(said) != 2:
+            wrong.append(f"{job}: told {told}, done {said}")
+    assert not wrong
