@@ -7,6 +7,13 @@ from typing import NamedTuple
 import numpy as np
 
 
+class Estimate(NamedTuple):
+    """A value and its standard error."""
+
+    value: float
+    error: float
+
+
 def frechet_distance(a: np.ndarray, b: np.ndarray) -> float:
     """FID's distance of two sets of features `[n, d]`, `[m, d]`.
 
@@ -14,6 +21,31 @@ def frechet_distance(a: np.ndarray, b: np.ndarray) -> float:
     1706.08500, equation 6). Biased upwards for small sets: compare only values of equal n.
     """
     return gaussian_distance(a.mean(0), np.cov(a, rowvar=False), b.mean(0), np.cov(b, rowvar=False))
+
+
+def frechet_of_crops(a: np.ndarray, b: np.ndarray) -> Estimate:
+    """FID's distance of two sets of pictures whose i-th entries belong to the same prompt, from vectors of their crops.
+
+    The error is the jackknife's, one prompt left out at a time.
+
+    Args:
+        a, b: `[n, crops, d]`.
+    """
+    n, crops, _ = a.shape
+    sums = [x.sum(1) for x in (a, b)]
+    squares = [np.einsum("nci,ncj->nij", x, x) for x in (a, b)]
+
+    def distance(left_out: int | None = None) -> float:
+        vectors = (n if left_out is None else n - 1) * crops
+        moments: list[np.ndarray] = []
+        for total, square in zip(sums, squares):
+            first = total.sum(0) - (0 if left_out is None else total[left_out])
+            second = square.sum(0) - (0 if left_out is None else square[left_out])
+            moments += [first / vectors, (second - np.outer(first, first) / vectors) / (vectors - 1)]
+        return gaussian_distance(*moments)
+
+    without = np.array([distance(index) for index in range(n)])
+    return Estimate(distance(), float(np.sqrt((n - 1) / n * ((without - without.mean()) ** 2).sum())))
 
 
 def gaussian_distance(mean1: np.ndarray, cov1: np.ndarray, mean2: np.ndarray, cov2: np.ndarray) -> float:
@@ -25,13 +57,6 @@ def gaussian_distance(mean1: np.ndarray, cov1: np.ndarray, mean2: np.ndarray, co
     root = (vectors * np.sqrt(values.clip(0))) @ vectors.T
     cross = np.sqrt(np.linalg.eigvalsh(root @ cov2 @ root).clip(0)).sum()
     return float(((mean1 - mean2) ** 2).sum() + np.trace(cov1) + np.trace(cov2) - 2 * cross)
-
-
-class Estimate(NamedTuple):
-    """A value and its standard error."""
-
-    value: float
-    error: float
 
 
 def kernel_distance(a: np.ndarray, b: np.ndarray) -> Estimate:

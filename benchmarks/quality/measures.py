@@ -14,8 +14,8 @@ from hidiffusion_ext.core.windows import Size
 from .background import extended, find_background
 from .cells import NATIVE_ROW, REFERENCE_ROW, Cell, Store, prompt_number
 from .classifier import Classifier, look
-from .detail import FEATURES, DetailNet, look_closely
-from .distances import frechet_distance, kernel_distance
+from .detail import DetailNet, look_closely
+from .distances import frechet_distance, frechet_of_crops, kernel_distance
 from .objects import count_objects
 from .rendering import rendered
 from .seams import Steps, measure_steps
@@ -38,9 +38,9 @@ class Row:
         objects_mean: Objects per picture.
         extra_object_rate: Share of pictures with more objects than pictures of the caption have.
         fid_b, kid_b: Distances to the native pictures in the classifier's features.
-        detail, detail_error: Distance (KID) of crops in full size to crops of as many true renderings of that size, in
-            the features of the network that looks at detail, and its standard error.
-        fid_detail: The same as a Frechet distance; compare only rows of equal n and size.
+        detail, detail_error: Distance (FID) of crops in full size to crops of as many true renderings of that size, in
+            the features of the network that looks at detail, and its standard error; compare rows of equal n and size.
+        kid_detail: The same as KID.
         accuracy: Share of pictures that the classifier gives the prompt's caption.
         seconds_per_image: CPU seconds of one thread.
         seam: Colour steps at window borders over steps elsewhere, on flat background; None without such background.
@@ -58,7 +58,7 @@ class Row:
     kid_b: float
     detail: float
     detail_error: float
-    fid_detail: float
+    kid_detail: float
     accuracy: float
     seconds_per_image: float
     seam: float | None
@@ -127,7 +127,7 @@ class Measures:
         reference = self.reference(cell.height / cell.width)[:n]
         close = look_closely(self.detail_net, list(pictures))
         true = self.true_detail((cell.height, cell.width), n)[:n]
-        detail = kernel_distance(close, true)
+        detail = frechet_of_crops(close, true)
         expected = [self.native_counts[self.captions[prompt]] for prompt in prompts]
         return Row(
             cell.method,
@@ -138,9 +138,9 @@ class Measures:
             extra_object_rate=round(float(np.mean(np.array(counts) > expected)), 4),
             fid_b=round(frechet_distance(features, reference), 4),
             kid_b=round(kernel_distance(features, reference).value, 5),
-            detail=round(detail.value, 5),
-            detail_error=round(detail.error, 5),
-            fid_detail=round(frechet_distance(close.reshape(-1, FEATURES), true.reshape(-1, FEATURES)), 4),
+            detail=round(detail.value, 4),
+            detail_error=round(detail.error, 4),
+            kid_detail=round(kernel_distance(close, true).value, 5),
             accuracy=round(float(np.mean(found == prompts)), 4),
             seconds_per_image=round(float(np.mean(seconds)), 3),
             seam=None if math.isnan(steps.ratio) else round(steps.ratio, 4),

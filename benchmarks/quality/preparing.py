@@ -19,9 +19,9 @@ from . import spoiling
 from .background import find_background
 from .classifier import Classifier, load_classifier, look
 from .compositions import GAP, SHARES, compose, worn
-from .detail import FEATURES, DetailNet, load_detail_net, look_closely
+from .detail import DetailNet, load_detail_net, look_closely
 from .detail_training import textured, train_detail_net
-from .distances import frechet_distance, kernel_distance
+from .distances import frechet_distance, frechet_of_crops, kernel_distance
 from .objects import count_objects
 from .training import train_classifier
 
@@ -129,14 +129,14 @@ def detail_calibration(glyphs: list[Glyph], pictures: int) -> list[dict[str, Any
         "texture of half the size": lambda glyph, rng: true(textured(glyph, 2), rng),
     }.items():
         found = features(spoil, 1)
-        distance = kernel_distance(found, reference)
+        distance = frechet_of_crops(found, reference)
         rows.append(
             {
                 "pictures": name,
                 "n": pictures,
-                "detail": round(distance.value, 5),
-                "detail_error": round(distance.error, 5),
-                "fid_detail": round(frechet_distance(found.reshape(-1, FEATURES), reference.reshape(-1, FEATURES)), 4),
+                "detail": round(distance.value, 4),
+                "detail_error": round(distance.error, 4),
+                "kid_detail": round(kernel_distance(found, reference).value, 5),
             }
         )
     return rows

@@ -63,7 +63,7 @@ def table(rows: Sequence[Row]) -> str:
             _rate(row.extra_object_rate, row.n),
             f"{row.fid_b:.2f}",
             f"{row.kid_b:.3f}",
-            f"{row.detail:.3f} ± {row.detail_error:.3f}",
+            f"{row.detail:.2f} ± {row.detail_error:.2f}",
             _rate(row.accuracy, row.n),
             f"{row.seconds_per_image:.2f}",
             *("-" if value is None else f"{value:.2f}" for value in (row.seam, row.unevenness)),
@@ -153,11 +153,11 @@ def _detail_lines(detail: dict[str, Any]) -> list[str]:
         f"{right['falseness']:.1%} of true and false ones whether the texture is false. What *detail* is for true "
         "renderings at 256x256, as they are and spoiled:",
         "",
-        "| pictures | n | detail | FID of the same |",
+        "| pictures | n | detail | KID of the same |",
         "|---|---|---|---|",
     ]
     for row in detail["calibration"]:
-        figures = f"{row['detail']:.3f} ± {row['detail_error']:.3f} | {row['fid_detail']:.2f}"
+        figures = f"{row['detail']:.2f} ± {row['detail_error']:.2f} | {row['kid_detail']:.3f}"
         lines.append(f"| {row['pictures']} | {row['n']} | {figures} |")
     return lines
 

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 
-from benchmarks.quality.distances import frechet_distance, gaussian_distance, kernel_distance
+from benchmarks.quality.distances import (
+    Estimate,
+    frechet_distance,
+    frechet_of_crops,
+    gaussian_distance,
+    kernel_distance,
+)
 
 
 def test_commuting_covariances_have_a_closed_form() -> None:
@@ -32,6 +40,12 @@ def test_frechet_distance_is_zero_for_itself_and_the_shift_of_a_shifted_set() ->
     assert frechet_distance(a, a + 2) == pytest.approx(6 * 4)
 
 
+def test_frechet_distance_of_crops_is_that_of_all_of_them() -> None:
+    a, b = np.random.default_rng(8).normal(size=(2, 30, 4, 6))
+    assert frechet_of_crops(a, b).value == pytest.approx(frechet_distance(a.reshape(-1, 6), b.reshape(-1, 6)))
+    assert frechet_of_crops(a, a) == pytest.approx((0, 0), abs=1e-9)
+
+
 def test_kernel_distance_is_the_mean_over_pairs_of_different_prompts() -> None:
     rng = np.random.default_rng(3)
     a, b = rng.normal(size=(5, 3)), rng.normal(size=(5, 3)) + 1
@@ -50,9 +64,10 @@ def test_kernel_distance_is_unbiased_for_sets_with_the_same_prompts() -> None:
     assert abs(np.mean(same)) < 3 * np.std(same) / 200**0.5
 
 
-def test_the_standard_error_is_that_of_repeated_draws() -> None:
+@pytest.mark.parametrize("distance", [kernel_distance, frechet_of_crops])
+def test_the_standard_error_is_that_of_repeated_draws(distance: Callable[[np.ndarray, np.ndarray], Estimate]) -> None:
     rng = np.random.default_rng(6)
-    drawn = [kernel_distance(rng.normal(size=(60, 4)), rng.normal(size=(60, 4)) + 0.5) for _ in range(300)]
+    drawn = [distance(rng.normal(size=(60, 1, 4)), rng.normal(size=(60, 1, 4)) + 0.5) for _ in range(300)]
     spread = np.std([estimate.value for estimate in drawn])
     assert np.mean([estimate.error for estimate in drawn]) == pytest.approx(spread, rel=0.2)
 
