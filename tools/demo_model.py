@@ -155,17 +155,14 @@ class DemoModel:
             alpha = float(self.alphas[int(timesteps[0])])
             x = alpha**0.5 * begin + (1 - alpha) ** 0.5 * x
         context = torch.cat([self.context(prompts), self.context([""] * len(prompts))])
-        pictures = range(len(prompts))
         with patch(timesteps) as run:
             for step in progress(range(steps)):
                 t = torch.full((2 * len(x),), timesteps[step])
-                rows = self.unet(torch.cat([x, x]), t, context=context)
+                wanted, unwanted = self.unet(torch.cat([x, x]), t, context=context).chunk(2)
+                v = unwanted + guidance * (wanted - unwanted)
                 if run and run.damped:
                     with run.base_evaluation():
-                        base = self.unet(x, t[: len(x)], context=context[len(x) :])
-                    rows = damp(rows, [*pictures, *pictures], base)
-                wanted, unwanted = rows.chunk(2)
-                v = unwanted + guidance * (wanted - unwanted)
+                        v = damp(v, unwanted, self.unet(x, t[: len(x)], context=context[len(x) :]))
                 alpha = float(self.alphas[int(timesteps[step])])
                 previous = float(self.alphas[int(timesteps[step + 1])]) if step + 1 < steps else 1.0
                 clean = alpha**0.5 * x - (1 - alpha) ** 0.5 * v

@@ -7,6 +7,8 @@ with hidiffusion(unet, plan, Run(Schedule(timesteps))):
 """
 
 from .apply import Run, hidiffusion
+from .damped_guidance import damped
+from .evaluation import Change, Evaluation
 from .options import Method, OptionError, Options, Passes, Preset, Refused, WindowShift
 from .plan import Plan, Task
 from .planning import make_plan
@@ -14,6 +16,8 @@ from .schedule import NoiseLevels, Schedule, Span
 from .unet_map import Family, UNetMap, UnsupportedUNet, map_unet
 
 __all__ = [
+    "Change",
+    "Evaluation",
     "Family",
     "Method",
     "NoiseLevels",
@@ -30,6 +34,7 @@ __all__ = [
     "UNetMap",
     "UnsupportedUNet",
     "WindowShift",
+    "damped",
     "hidiffusion",
     "make_plan",
     "map_unet",

@@ -6,20 +6,31 @@ re-dilation and takes only its direction from the strong one: base(uncond) + w *
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 
+from .apply import Run
+from .evaluation import Change, Evaluation
 
-def damp(rows: torch.Tensor, pictures: Sequence[int], base: torch.Tensor) -> torch.Tensor:
-    """Shifts the evaluations of each picture so that ordinary guidance on them is noise-damped guidance.
 
-    With d = base(uncond) - strong(uncond) added to every row of a picture, uncond + w * (cond - uncond) becomes
-    base(uncond) + w * (strong(cond) - strong(uncond)), for any number of conditions and any weights.
+def damped(run: Run) -> Change:
+    """The change of guidance to noise-damped guidance, in the steps in which the run wants it."""
+
+    def change(evaluation: Evaluation) -> torch.Tensor:
+        if not run.damped:
+            return evaluation.guided
+        with run.base_evaluation():
+            base = evaluation.uncond_again()
+        return damp(evaluation.guided, evaluation.uncond, base)
+
+    return change
+
+
+def damp(guided: torch.Tensor, uncond: torch.Tensor, base: torch.Tensor) -> torch.Tensor:
+    """Noise-damped guidance from ordinary guidance: uncond + w * (cond - uncond) becomes base + w * (cond - uncond).
 
     Args:
-        rows: The strong evaluations [R, ...]; the last B are the unconditional ones, picture by picture.
-        pictures: For each row the picture (0 to B - 1) it belongs to.
-        base: The base evaluations [B, ...] of the unconditional rows.
+        guided: The result [B, ...] of ordinary guidance, of any number of conditions with any weights.
+        uncond: The strong evaluations [B, ...] of the unconditional rows.
+        base: The base evaluations of the same rows.
     """
-    return rows + (base - rows[-len(base) :])[list(pictures)]
+    return guided + (base - uncond)

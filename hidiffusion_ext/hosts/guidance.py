@@ -1,71 +1,76 @@
-"""Noise-damped guidance where the host combines conditional and unconditional evaluations.
+"""Changes what guidance results in, where the host combines conditional and unconditional evaluations.
 
 The Forge family has a place for that (`guidance_forge`). A1111's denoiser evaluates the model on rows (conditions
 first, then one unconditional row per picture), in one call or in several, and hands all results to its method
-`combine_denoised` (or `combine_denoised_for_edit_model` for InstructPix2Pix). The calls are noted, the last rows of
-them evaluated once more, and the results shifted.
+`combine_denoised` (or `combine_denoised_for_edit_model` for InstructPix2Pix). The calls are noted, so that their last
+rows can be evaluated once more, and the combined result is changed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from functools import partial
 from typing import Any, cast
 
 import torch
 from torch import nn
 
-from ..core import Run
-from ..core.damped_guidance import damp
-from .guidance_forge import damped_results
+from ..core import Change, Evaluation
+from .guidance_forge import changed_results
 from .model import forge_patcher
 from .wrapping import wrap_method
 
 
-def damped_guidance(sampler: Any, run: Run) -> AbstractContextManager[None]:
-    """Damps the guidance of the sampler's current pass in the steps in which the run wants it.
+def changed_guidance(sampler: Any, change: Change) -> AbstractContextManager[None]:
+    """Puts a change around every evaluation with guidance of the sampler's current pass.
 
-    Without guidance (CFG scale 1, or the host leaves out the unconditional evaluation) there is nothing to damp and
-    no further evaluation.
+    Without guidance (CFG scale 1, or the host leaves out the unconditional evaluation) the change is not asked.
 
     Args:
         sampler: The job's sampler; `model_wrap_cfg` is its denoiser and that one's `inner_model` what it evaluates.
-        run: The pass, whose context is open.
+        change: What to do.
     """
     model = sampler.model_wrap_cfg.inner_model
     patcher = forge_patcher(getattr(model, "inner_model", None))
-    return _damped_rows(sampler, run) if patcher is None else damped_results(patcher.model_options, run)
+    if patcher is None:
+        return _changed_combinations(sampler.model_wrap_cfg, change)
+    return changed_results(patcher.model_options, change)
 
 
 @contextmanager
-def _damped_rows(sampler: Any, run: Run) -> Generator[None, None, None]:
-    """`damped_guidance` on A1111."""
-    denoiser = sampler.model_wrap_cfg
+def _changed_combinations(denoiser: Any, change: Change) -> Generator[None, None, None]:
+    """`changed_guidance` on A1111."""
     model: nn.Module = denoiser.inner_model
     calls: list[tuple[Any, ...]] = []
+    again = False
 
     def note(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if not run.is_base:
+        if not again:
             calls.append((args, kwargs))
 
-    def damped(rows: torch.Tensor, pictures: list[int], count: int) -> torch.Tensor:
-        with run.base_evaluation():
-            return damp(rows, pictures, _evaluate_last(model, calls, count))
+    def evaluate_again(count: int) -> torch.Tensor:
+        nonlocal again
+        again = True
+        try:
+            return _evaluate_last(model, calls, count)
+        finally:
+            again = False
+
+    def changed(guided: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+        count = len(guided)
+        return change(Evaluation(guided, rows[-count:], partial(evaluate_again, count)))
 
     def combine(original: Callable[..., Any], rows: torch.Tensor, conds_list: Any, uncond: Any, scale: float) -> Any:
-        if run.damped and scale != 1:
-            count = len(conds_list)
-            pictures = [*(picture for picture, conds in enumerate(conds_list) for _ in conds), *range(count)]
-            rows = damped(rows, pictures, count)
+        guided = original(rows, conds_list, uncond, scale)
+        guided = guided if scale == 1 else changed(guided, rows)
         calls.clear()
-        return original(rows, conds_list, uncond, scale)
+        return guided
 
     def combine_for_edit_model(original: Callable[..., Any], rows: torch.Tensor, scale: float) -> Any:
-        if run.damped:
-            count = len(rows) // 3
-            rows = damped(rows, [*range(count)] * 3, count)
+        guided = changed(original(rows, scale), rows)
         calls.clear()
-        return original(rows, scale)
+        return guided
 
     with ExitStack() as stack:
         stack.callback(model.register_forward_pre_hook(note, with_kwargs=True).remove)

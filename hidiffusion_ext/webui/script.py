@@ -10,11 +10,11 @@ import torch
 
 from modules import scripts
 
-from ..core import OptionError, Options, Refused, Run, Schedule, hidiffusion
+from ..core import OptionError, Options, Refused, Run, Schedule, damped, hidiffusion
 from ..core.options import SETTINGS
 from ..core.plan import CELL
 from ..core.windows import Size
-from ..hosts.guidance import damped_guidance
+from ..hosts.guidance import changed_guidance
 from ..hosts.passes import plan_pass
 from ..hosts.sampling import around_next_pass
 from . import infotext
@@ -97,7 +97,8 @@ class HiDiffusionScript(scripts.Script):
                 yield
                 return
             run = Run(schedule, torch.Generator().manual_seed(int(p.seeds[0])))
-            guidance = damped_guidance(p.sampler, run) if schedule.steps_inside(plan.damped) else nullcontext()
+            is_damped = bool(schedule.steps_inside(plan.damped))
+            guidance = changed_guidance(p.sampler, damped(run)) if is_damped else nullcontext()
             with hidiffusion(model.unet, plan, run), guidance:
                 yield
             if run.met is False:

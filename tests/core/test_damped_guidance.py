@@ -14,7 +14,7 @@ from test_redilation import OFFICIAL, OFFICIAL_TAU, official_factors, reference,
 from torch import nn
 from unets import inputs, tiny_unet, uniform_timesteps
 
-from hidiffusion_ext.core import Family, Run, Schedule, hidiffusion
+from hidiffusion_ext.core import Evaluation, Family, Run, Schedule, damped, hidiffusion
 from hidiffusion_ext.core.damped_guidance import damp
 from ldm_unet import LdmUNet
 
@@ -27,24 +27,32 @@ OFFICIAL_BASE = {
 
 
 @settings(max_examples=50, deadline=None)
-@given(st.lists(st.lists(st.floats(-8, 8), min_size=1, max_size=3), min_size=1, max_size=3), st.floats(1, 20))
-def test_guidance_on_the_shifted_rows_is_the_formula(weights: list[list[float]], scale: float) -> None:
-    count = len(weights)
-    pictures = [*(i for i, own in enumerate(weights) for _ in own), *range(count)]
-    rows, base = torch.randn(len(pictures), 4, 2, 2).double(), torch.randn(count, 4, 2, 2).double()
-    shifted = damp(rows, pictures, base)
-    for picture in range(count):
-        conds = [row for row, owner in enumerate(pictures[:-count]) if owner == picture]
-        guided, formula = shifted[picture - count].clone(), base[picture].clone()
-        for row, weight in zip(conds, weights[picture]):
-            guided += (shifted[row] - shifted[picture - count]) * weight * scale
-            formula += (rows[row] - rows[picture - count]) * weight * scale
-        torch.testing.assert_close(guided, formula)
+@given(st.lists(st.floats(-8, 8), min_size=1, max_size=3), st.floats(1, 20))
+def test_it_is_the_formula_for_any_conditions_and_weights(weights: list[float], scale: float) -> None:
+    uncond, base, *conds = torch.randn(2 + len(weights), 2, 4, 2, 2).double()
+    direction = scale * sum(weight * (cond - uncond) for weight, cond in zip(weights, conds))
+    torch.testing.assert_close(damp(uncond + direction, uncond, base), base + direction)
 
 
 def test_a_base_like_the_strong_evaluation_changes_no_bit() -> None:
-    rows = torch.randn(4, 4, 8, 8)
-    assert torch.equal(damp(rows, [0, 1, 0, 1], rows[-2:]), rows)
+    guided, uncond = torch.randn(2, 2, 4, 8, 8)
+    assert torch.equal(damp(guided, uncond, uncond), guided)
+
+
+def test_the_change_evaluates_once_more_in_the_steps_that_want_it() -> None:
+    run = Run(Schedule([999.0]))
+    guided, uncond, base = torch.randn(3, 2, 4, 8, 8)
+    seen: list[bool] = []
+
+    def again() -> torch.Tensor:
+        seen.append(run.is_base)
+        return base
+
+    change = damped(run)
+    assert torch.equal(change(Evaluation(guided, uncond, again)), guided)
+    run.damped = True
+    assert torch.equal(change(Evaluation(guided, uncond, again)), damp(guided, uncond, base))
+    assert seen == [True]
 
 
 FIFTY = Schedule(uniform_timesteps(50))
@@ -72,8 +80,9 @@ def test_every_step_equals_the_official_code(family: Family) -> None:
             assert run.damped is active
             if active:
                 with run.base_evaluation():
-                    rows = damp(rows, [0, 0], unet(x[1:], t[1:], context=context[1:]))
+                    again = unet(x[1:], t[1:], context=context[1:])
             ours = rows[1] + scale * (rows[0] - rows[1])
+            ours = damp(ours, rows[1], again[0]) if active else ours
             c, u = official(theirs, strong if active else {}, shrunk, x, t, context)
             start = official(theirs, base, shrunk, x, t, context)[1] if active else u
             expected = start + scale * (c - u)

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from hidiffusion_ext.core import Run, Schedule
-from hidiffusion_ext.hosts.guidance import damped_guidance
+from hidiffusion_ext.core import Run, Schedule, damped
+from hidiffusion_ext.hosts.guidance import changed_guidance
 from modules import prompt_parser, sd_samplers_cfg_denoiser, shared
 
 SCALE = 5.0
@@ -75,13 +75,13 @@ class Evaluation:
     Attributes:
         model: The model.
         ordinary: The result of ordinary guidance on the strong answers.
-        guided: The result under `damped_guidance`.
+        guided: The result under `changed_guidance`.
         expected: The formula's.
     """
 
-    def __init__(self, prompts: list[str], *, damped: bool = True, dilated: bool = True, scale: float = SCALE) -> None:
+    def __init__(self, prompts: list[str], *, wanted: bool = True, dilated: bool = True, scale: float = SCALE) -> None:
         run = Run(Schedule([999.0]))
-        run.damped = damped
+        run.damped = wanted
         self.model = Model(run)
         self.model.dilated = dilated
         sampler: Any = SimpleNamespace(sampler_extra_args={}, last_latent=None)
@@ -101,7 +101,7 @@ class Evaluation:
         self.ordinary = denoiser(*arguments)
         attributes = dict(vars(denoiser))
         denoiser.step = 0
-        with damped_guidance(sampler, run):
+        with changed_guidance(sampler, damped(run)):
             self.guided = denoiser(*arguments)
         attributes["step"] = denoiser.step
         assert vars(denoiser) == attributes
@@ -136,7 +136,7 @@ def test_a_base_like_the_strong_evaluation_is_ordinary_guidance_to_the_bit(promp
 
 
 def test_steps_that_do_not_want_it_cost_nothing() -> None:
-    evaluation = Evaluation(PROMPTS["plain"], damped=False)
+    evaluation = Evaluation(PROMPTS["plain"], wanted=False)
     assert torch.equal(evaluation.guided, evaluation.ordinary)
     assert evaluation.model.base_rows == 0
 
@@ -166,7 +166,7 @@ def test_instruct_pix2pix() -> None:
 
     sampler: Any = SimpleNamespace(model_wrap_cfg=SimpleNamespace(inner_model=model, combine_denoised=None))
     sampler.model_wrap_cfg.combine_denoised_for_edit_model = combine
-    with damped_guidance(sampler, run):
+    with changed_guidance(sampler, damped(run)):
         guided = sampler.model_wrap_cfg.combine_denoised_for_edit_model(model(x, sigma, cond=cond), SCALE)
     difference = answer(x, sigma, cond, base=True) - answer(x, sigma, cond, base=False)
     torch.testing.assert_close(guided, combine(model(x, sigma, cond=cond), SCALE) + difference[-2:])

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import torch
 
-from hidiffusion_ext.core import Run, Schedule
-from hidiffusion_ext.hosts.guidance import damped_guidance
+from hidiffusion_ext.core import Run, Schedule, damped
+from hidiffusion_ext.hosts.guidance import changed_guidance
 
 SCALE = 5.0
 COND, UNCOND = 0, 1
@@ -97,12 +97,12 @@ class Evaluation:
     """One evaluation of two pictures: plain, damped, and what the formula says."""
 
     def __init__(
-        self, *strengths: float, damped: bool = True, dilated: bool = True, scale: float = SCALE, options: Any = None
+        self, *strengths: float, wanted: bool = True, dilated: bool = True, scale: float = SCALE, options: Any = None
     ) -> None:
         options = {} if options is None else options
         before = copy.copy(options)
         run = Run(Schedule([999.0]))
-        run.damped = damped
+        run.damped = wanted
         self.model = Model(run, dilated=dilated)
         x, cond, uncond = torch.randn(2, 4, 3, 5).double(), conds(*strengths), conds(1.0)
         del uncond[0]["strength"]
@@ -111,7 +111,7 @@ class Evaluation:
         patcher = SimpleNamespace(model_options=options)
         forge = SimpleNamespace(forge_objects=SimpleNamespace(unet=patcher))
         sampler = SimpleNamespace(model_wrap_cfg=SimpleNamespace(inner_model=SimpleNamespace(inner_model=forge)))
-        with damped_guidance(sampler, run):
+        with changed_guidance(sampler, damped(run)):
             assert options["sampler_post_cfg_function"] is not before.get("sampler_post_cfg_function")
             self.guided = guide(self.model, x, cond, uncond, scale, options)
         assert options == before
@@ -132,7 +132,7 @@ def test_a_base_like_the_strong_evaluation_is_ordinary_guidance_to_the_bit() -> 
     assert evaluation.bases == [[UNCOND]]
 
 
-@pytest.mark.parametrize("changes", [{"damped": False}, {"scale": 1.0}], ids=["other steps", "no guidance"])
+@pytest.mark.parametrize("changes", [{"wanted": False}, {"scale": 1.0}], ids=["other steps", "no guidance"])
 def test_where_there_is_nothing_to_damp_nothing_is_evaluated(changes: dict[str, Any]) -> None:
     evaluation = Evaluation(1.0, **changes)
     assert torch.equal(evaluation.guided, evaluation.plain)
@@ -149,6 +149,6 @@ def test_the_list_is_restored_when_a_pass_ends_by_an_error() -> None:
     options: dict[str, Any] = {}
     forge = SimpleNamespace(forge_objects=SimpleNamespace(unet=SimpleNamespace(model_options=options)))
     sampler = SimpleNamespace(model_wrap_cfg=SimpleNamespace(inner_model=SimpleNamespace(inner_model=forge)))
-    with pytest.raises(KeyboardInterrupt), damped_guidance(sampler, Run(Schedule([999.0]))):
+    with pytest.raises(KeyboardInterrupt), changed_guidance(sampler, damped(Run(Schedule([999.0])))):
         raise KeyboardInterrupt
     assert options == {}
