@@ -6,6 +6,7 @@ with hidiffusion(unet, plan, Run(Schedule(timesteps))):
     ...sample as always...
 """
 
+from .anchor import anchored
 from .apply import Run, hidiffusion
 from .damped_guidance import damped
 from .evaluation import Change, Evaluation
@@ -13,6 +14,7 @@ from .options import Method, OptionError, Options, Passes, Preset, Refused, Wind
 from .plan import Plan, Task
 from .planning import make_plan
 from .schedule import NoiseLevels, Schedule, Span
+from .split_guidance import split_guidance
 from .unet_map import Family, UNetMap, UnsupportedUNet, map_unet
 
 __all__ = [
@@ -34,8 +36,10 @@ __all__ = [
     "UNetMap",
     "UnsupportedUNet",
     "WindowShift",
+    "anchored",
     "damped",
     "hidiffusion",
     "make_plan",
     "map_unet",
+    "split_guidance",
 ]

@@ -217,6 +217,24 @@ class Options:
         "Cycle gives the same picture whatever the batch; with Random, as in the paper, it changes with the batch.",
         advanced=True,
     )
+    split_guidance: float = _option(
+        1.0,
+        "Split guidance",
+        "Hires pass and img2img: how many times the CFG scale small things are guided; 1 is as large ones.",
+        minimum=1.0,
+        maximum=5.0,
+        step=0.5,
+        advanced=True,
+    )
+    anchor: float = _option(
+        0.0,
+        "Anchor",
+        "Hires pass and img2img: how strongly large shapes are held to those of the picture it begins with; 0 is off.",
+        minimum=0.0,
+        maximum=1.0,
+        step=0.1,
+        advanced=True,
+    )
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> Options:

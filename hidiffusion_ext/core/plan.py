@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
@@ -27,6 +28,7 @@ class Part(Enum):
     RAU_NET = "RAU-Net"
     REDILATION = "re-dilation"
     MSW_MSA = "MSW-MSA"
+    ANCHOR = "anchor"
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,7 @@ class Task:
 
     Attributes:
         hires: The second pass of a hires-fix job.
+        over_picture: The pass goes over a picture: a hires pass or img2img.
         v_prediction: The model predicts v (SD2.1 at 768).
         playground: A Playground model, which the official code spares the aggressive start.
         controlnet: A ControlNet guides the pass.
@@ -42,6 +45,7 @@ class Task:
     """
 
     hires: bool = False
+    over_picture: bool = False
     v_prediction: bool = False
     playground: bool = False
     controlnet: bool = False
@@ -113,6 +117,9 @@ class Plan:
         damped: When guidance is noise-damped.
         windows: The self-attentions that get windows, for the whole pass.
         window_shift: How the windows move.
+        over_picture: Whether the pass goes over a picture.
+        split_guidance: Guidance of small things over that of large ones.
+        anchor: How strongly large shapes are held to those that the pass begins with.
         left_out: What was asked for and had to be left out, each with its reason.
         reason: Why nothing is active; empty if something is.
     """
@@ -129,12 +136,25 @@ class Plan:
     damped: Span = Span()
     windows: tuple[WindowSite, ...] = ()
     window_shift: WindowShift = WindowShift.CYCLE
+    over_picture: bool = False
+    split_guidance: float = 1.0
+    anchor: float = 0.0
     left_out: tuple[str, ...] = ()
     reason: str = ""
 
     @property
     def active(self) -> bool:
         return not self.reason
+
+    @property
+    def enlargement(self) -> float:
+        """How many times longer the picture's sides are than those of a native picture of its aspect."""
+        return math.sqrt(math.prod(self.latent)) * CELL / self.native
+
+    @property
+    def guides(self) -> bool:
+        """Whether guidance is changed for the whole pass."""
+        return self.split_guidance != 1 or self.anchor > 0
 
     @property
     def strided_at(self) -> int:
@@ -165,7 +185,7 @@ class Plan:
 
     def due(self, schedule: Schedule) -> bool:
         """Whether anything is done in a pass with this schedule."""
-        return bool(self.windows) or any(schedule.steps_inside(span) for span in self._spans)
+        return bool(self.windows) or self.guides or any(schedule.steps_inside(span) for span in self._spans)
 
     @property
     def _spans(self) -> list[Span]:
@@ -205,6 +225,10 @@ class Plan:
             parts.append(f"noise-damped guidance until {damped[-1]}{of}")
         if self.windows:
             parts.append(Part.MSW_MSA.value + " on resized odd feature maps" * self._odd_windows(schedule))
+        if self.split_guidance != 1:
+            parts.append(f"split guidance {self.split_guidance:g}")
+        if self.anchor:
+            parts.append(f"{Part.ANCHOR.value} {self.anchor:g}")
         for part, planned, found in (
             (Part.RAU_NET, self.strided.end or self.pooled.end, pairs),
             (Part.REDILATION, self.redilations, dilated),

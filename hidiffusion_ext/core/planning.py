@@ -44,7 +44,7 @@ def make_plan(options: Options, unet: UNetMap, latent: Size, task: Task = Task()
         Refused: if the preset is for another model or method, or if everything asked for has to be left out.
     """
     native = options.native_size or _native_side(options.preset, unet.family, task)
-    plan = Plan(unet, latent, native, window_shift=options.window_shift)
+    plan = Plan(unet, latent, native, window_shift=options.window_shift, over_picture=task.over_picture)
     height, width = latent[0] * CELL, latent[1] * CELL
 
     def nothing(reason: str) -> Plan:
@@ -70,9 +70,15 @@ def make_plan(options: Options, unet: UNetMap, latent: Size, task: Task = Task()
             left_out.append(Part.MSW_MSA)
         else:
             windows = finest_attentions(unet)
+    guidance: dict[str, float] = {}
+    if task.over_picture:
+        guidance = {"split_guidance": options.split_guidance, "anchor": options.anchor}
+        if options.anchor and Part.ANCHOR in task.conflicts:
+            left_out.append(Part.ANCHOR)
+            guidance["anchor"] = 0.0
     reasons = tuple(f"{part.value} because {task.conflicts[part]}" for part in left_out)
-    planned = dataclasses.replace(planned, windows=windows, left_out=reasons)
-    if windows or _changes_features(planned):
+    planned = dataclasses.replace(planned, windows=windows, left_out=reasons, **guidance)
+    if windows or planned.guides or _changes_features(planned):
         return planned
     if reasons:
         raise Refused(", ".join(f"no {what}" for what in reasons))
@@ -97,6 +103,8 @@ def without_effect(options: Options, plan: Plan) -> dict[str, str]:
             found |= dict.fromkeys(("t1", "t2"), "RAU-Net is off")
     if not options.msw_msa:
         found["window_shift"] = "MSW-MSA is off"
+    if not plan.over_picture:
+        found |= dict.fromkeys(("split_guidance", "anchor"), "only in a hires pass or img2img")
     return found
 
 

@@ -9,7 +9,9 @@ official code (evenly spaced, 1000 / N apart, the last at 1) that gives exactly 
 
 from __future__ import annotations
 
+import itertools
 import math
+import operator
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,15 +30,16 @@ class NoiseLevels:
 
     Args:
         timesteps: The UNet's `timesteps` argument for each noise level of the training, least noise first (rising).
+        sigmas: The noise's standard deviation over the signal's at each of them.
 
     Raises:
         ValueError: if there are less than two levels.
     """
 
-    def __init__(self, timesteps: Sequence[float]) -> None:
+    def __init__(self, timesteps: Sequence[float], sigmas: Sequence[float]) -> None:
         if len(timesteps) < 2:
             raise ValueError("a noise schedule needs at least two levels")
-        self._timesteps = timesteps
+        self._timesteps, self._sigmas = timesteps, sigmas
 
     def after(self, share: float) -> float:
         """The timestep at which the noisiest `share` (0 to 1) is over, on straight lines between the levels."""
@@ -47,6 +50,23 @@ class NoiseLevels:
         position = min((1 - share) * len(self._timesteps), len(self._timesteps) - 1)
         low = min(int(position), len(self._timesteps) - 2)
         return self._timesteps[low] + (position - low) * (self._timesteps[low + 1] - self._timesteps[low])
+
+    def left(self, timestep: float) -> float:
+        """The share of the schedule, 0 to 1, that is left at a timestep: what `after` is told, from the other end."""
+        return self._position(timestep) / len(self._timesteps)
+
+    def noise(self, timestep: float) -> float:
+        """The noise's share of the variance at a timestep, 0 to 1, on straight lines between the levels."""
+        low = min(int(self._position(timestep)), len(self._timesteps) - 2)
+        part = self._position(timestep) - low
+        shares = [sigma**2 / (1 + sigma**2) for sigma in self._sigmas[low : low + 2]]
+        return shares[0] + part * (shares[1] - shares[0])
+
+    def _position(self, timestep: float) -> float:
+        """Where among the levels a timestep is, 0 to their number less one."""
+        above = min(max(bisect_left(self._timesteps, timestep), 1), len(self._timesteps) - 1)
+        low, high = self._timesteps[above - 1], self._timesteps[above]
+        return min(max(above - 1 + (timestep - low) / (high - low), 0.0), len(self._timesteps) - 1.0)
 
     @property
     def tolerance(self) -> float:
@@ -59,7 +79,14 @@ class NoiseLevels:
         return self._timesteps[-1]
 
 
-DISCRETE = NoiseLevels(range(1000))
+def _stable_diffusion_sigmas() -> list[float]:
+    """Betas whose roots rise evenly from 0.00085 ** 0.5 to 0.012 ** 0.5 (the models' own configuration)."""
+    first, last = 0.00085**0.5, 0.012**0.5
+    alphas = itertools.accumulate((1 - (first + (last - first) * t / 999) ** 2 for t in range(1000)), operator.mul)
+    return [((1 - alpha) / alpha) ** 0.5 for alpha in alphas]
+
+
+DISCRETE = NoiseLevels(range(1000), _stable_diffusion_sigmas())
 """Models whose UNet is given the number of the training timestep: Stable Diffusion's."""
 
 

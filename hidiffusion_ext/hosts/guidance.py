@@ -8,8 +8,9 @@ rows can be evaluated once more, and the combined result is changed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from dataclasses import replace
 from functools import partial
 from typing import Any, cast
 
@@ -22,15 +23,23 @@ from .model import forge_patcher
 from .wrapping import wrap_method
 
 
-def changed_guidance(sampler: Any, change: Change) -> AbstractContextManager[None]:
-    """Puts a change around every evaluation with guidance of the sampler's current pass.
+def changed_guidance(sampler: Any, changes: Sequence[Change]) -> AbstractContextManager[None]:
+    """Puts changes around every evaluation with guidance of the sampler's current pass.
 
-    Without guidance (CFG scale 1, or the host leaves out the unconditional evaluation) the change is not asked.
+    Without guidance (CFG scale 1, or the host leaves out the unconditional evaluation) they are not asked.
 
     Args:
         sampler: The job's sampler; `model_wrap_cfg` is its denoiser and that one's `inner_model` what it evaluates.
-        change: What to do.
+        changes: What to do, one after the other; with none of them nothing is touched.
     """
+    if not changes:
+        return nullcontext()
+
+    def change(evaluation: Evaluation) -> torch.Tensor:
+        for one in changes:
+            evaluation = replace(evaluation, guided=one(evaluation))
+        return evaluation.guided
+
     model = sampler.model_wrap_cfg.inner_model
     patcher = forge_patcher(getattr(model, "inner_model", None))
     if patcher is None:

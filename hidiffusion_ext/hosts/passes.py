@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..core import Options, Plan, Task, make_plan, map_unet
+from ..core.plan import Part
 from ..core.windows import Size
 from .model import Model, find_model
 from .neighbours import conflicts
@@ -25,11 +26,15 @@ def plan_pass(p: Any, options: Options, latent: Size, *, hires: bool) -> tuple[M
     model = find_model(p)
     unet_map = map_unet(model.unet)
     is_playground = "playground" in model.name.casefold()
+    known = conflicts(model.unet, unet_map, model.transformer_options)
+    if hasattr(getattr(p, "sampler", None), "get_timesteps"):
+        known = {**known, Part.ANCHOR: "this sampling method works with noise instead of clean estimates"}
     task = Task(
         hires,
+        hires or hasattr(p, "init_images"),
         model.v_prediction,
         is_playground,
         model.controlnet,
-        conflicts(model.unet, unet_map, model.transformer_options),
+        known,
     )
     return model, make_plan(options, unet_map, latent, task)

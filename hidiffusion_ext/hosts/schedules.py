@@ -33,7 +33,7 @@ def pass_schedule(sampler: Any, arguments: dict[str, Any]) -> Schedule:
         sigmas = torch.linspace(first, last, int(steps)).exp()
     model = sampler.model_wrap
     of_pass, of_training = (model.sigma_to_t(levels.to(model.sigmas)).tolist() for levels in (sigmas, model.sigmas))
-    return Schedule(of_pass, NoiseLevels(of_training))
+    return Schedule(of_pass, NoiseLevels(of_training, model.sigmas.tolist()))
 
 
 def expected_schedule(p: Any, sampler_name: str | None, steps: int, last_step: int | None = None) -> Schedule:

@@ -129,6 +129,7 @@ def _answer(query: Mapping[str, str]) -> dict[str, Any]:
 def _passes(job: Any, *, img2img: bool) -> list[Pass]:
     """The passes of a job, in the sizes and steps that the host will give them."""
     if img2img:
+        job.init_images = ()
         size = int(job.width * job.scale_by), int(job.height * job.scale_by)
         return [_pass("Picture", job, *size, *sd_samplers_common.setup_img2img_steps(job))]
     if not job.enable_hr:

@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Generator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 
 from modules import scripts
 
-from ..core import OptionError, Options, Refused, Run, Schedule, damped, hidiffusion
+from ..core import (
+    Change,
+    OptionError,
+    Options,
+    Plan,
+    Refused,
+    Run,
+    Schedule,
+    anchored,
+    damped,
+    hidiffusion,
+    split_guidance,
+)
 from ..core.options import SETTINGS
 from ..core.plan import CELL
 from ..core.windows import Size
@@ -23,6 +35,23 @@ from .panel import InputAccordion, build_panel
 
 TOO_OLD = "this WebUI is too old for it; AUTOMATIC1111's is new enough from version 1.10 on"
 TILED = "the model was only called at other sizes than the pass's (tiled sampling)"
+
+
+def _changes(plan: Plan, run: Run, begin: torch.Tensor) -> list[Change]:
+    """What a pass changes in guidance, in order.
+
+    Args:
+        plan, run: Of the pass.
+        begin: The latent it begins with, before noise is added.
+    """
+    changes: list[Change] = []
+    if run.schedule.steps_inside(plan.damped):
+        changes.append(damped(run))
+    if plan.split_guidance != 1:
+        changes.append(split_guidance(run, plan.enlargement, plan.split_guidance))
+    if plan.anchor:
+        changes.append(anchored(run, begin, plan.enlargement, plan.anchor))
+    return changes
 
 
 class HiDiffusionScript(scripts.Script):
@@ -97,9 +126,7 @@ class HiDiffusionScript(scripts.Script):
                 yield
                 return
             run = Run(schedule, torch.Generator().manual_seed(int(p.seeds[0])))
-            is_damped = bool(schedule.steps_inside(plan.damped))
-            guidance = changed_guidance(p.sampler, damped(run)) if is_damped else nullcontext()
-            with hidiffusion(model.unet, plan, run), guidance:
+            with hidiffusion(model.unet, plan, run), changed_guidance(p.sampler, _changes(plan, run, kwargs["x"])):
                 yield
             if run.met is False:
                 self._refuse(p, TILED, hires=hires)

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hidiffusion_ext.core import NoiseLevels, Schedule, Span
+from hidiffusion_ext.core.schedule import DISCRETE
 
 schedules = st.lists(st.integers(0, 999), min_size=1, max_size=60, unique=True).map(lambda ts: sorted(ts, reverse=True))
 
@@ -77,7 +78,7 @@ def test_other_units_than_the_number_of_the_timestep() -> None:
     sigmas = [((1 - a) / a) ** 0.5 for a in (math.cos(math.pi / 2 * (i + 1) / 1001) ** 2 for i in range(1000))]
     units = [0.25 * math.log(sigma) for sigma in sigmas]
     numbers = [999, 700, 601, 599, 400, 0]
-    schedule = Schedule([units[number] for number in numbers], NoiseLevels(units))
+    schedule = Schedule([units[number] for number in numbers], NoiseLevels(units, [1.0] * len(units)))
     assert schedule.steps_inside(Span(0, 0.4)) == range(3)
     assert schedule.steps_inside(Span(0.3, 0.4)) == range(1, 3)
 
@@ -92,4 +93,14 @@ def test_how_much_of_a_whole_pass_is_left_out(timesteps: list[float], left_out: 
 
 def test_a_noise_schedule_of_one_level_is_refused() -> None:
     with pytest.raises(ValueError, match="at least two"):
-        NoiseLevels([1.0])
+        NoiseLevels([1.0], [1.0])
+
+
+def test_what_is_left_is_told_in_shares_of_the_schedule_and_of_the_variance() -> None:
+    assert DISCRETE.left(DISCRETE.after(0.4)) == pytest.approx(0.6)
+    assert (DISCRETE.left(0), DISCRETE.left(-5), DISCRETE.left(2000)) == (0, 0, 0.999)
+    assert DISCRETE.noise(999) == pytest.approx(1 - 0.0047, abs=1e-4)  # Stable Diffusion's last alpha
+    assert DISCRETE.noise(0) == pytest.approx(0.00085)
+    assert DISCRETE.noise(300.5) == pytest.approx((DISCRETE.noise(300) + DISCRETE.noise(301)) / 2)
+    two = NoiseLevels([-1.5, 0.5], [1.0, 3.0])
+    assert (two.left(-0.5), two.noise(-0.5)) == (0.25, pytest.approx((0.5 + 0.9) / 2))

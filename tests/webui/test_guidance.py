@@ -101,7 +101,7 @@ class Evaluation:
         self.ordinary = denoiser(*arguments)
         attributes = dict(vars(denoiser))
         denoiser.step = 0
-        with changed_guidance(sampler, damped(run)):
+        with changed_guidance(sampler, [damped(run)]):
             self.guided = denoiser(*arguments)
         attributes["step"] = denoiser.step
         assert vars(denoiser) == attributes
@@ -166,7 +166,7 @@ def test_instruct_pix2pix() -> None:
 
     sampler: Any = SimpleNamespace(model_wrap_cfg=SimpleNamespace(inner_model=model, combine_denoised=None))
     sampler.model_wrap_cfg.combine_denoised_for_edit_model = combine
-    with changed_guidance(sampler, damped(run)):
+    with changed_guidance(sampler, [damped(run)]):
         guided = sampler.model_wrap_cfg.combine_denoised_for_edit_model(model(x, sigma, cond=cond), SCALE)
     difference = answer(x, sigma, cond, base=True) - answer(x, sigma, cond, base=False)
     torch.testing.assert_close(guided, combine(model(x, sigma, cond=cond), SCALE) + difference[-2:])

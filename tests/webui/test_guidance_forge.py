@@ -111,7 +111,7 @@ class Evaluation:
         patcher = SimpleNamespace(model_options=options)
         forge = SimpleNamespace(forge_objects=SimpleNamespace(unet=patcher))
         sampler = SimpleNamespace(model_wrap_cfg=SimpleNamespace(inner_model=SimpleNamespace(inner_model=forge)))
-        with changed_guidance(sampler, damped(run)):
+        with changed_guidance(sampler, [damped(run)]):
             assert options["sampler_post_cfg_function"] is not before.get("sampler_post_cfg_function")
             self.guided = guide(self.model, x, cond, uncond, scale, options)
         assert options == before
@@ -149,6 +149,6 @@ def test_the_list_is_restored_when_a_pass_ends_by_an_error() -> None:
     options: dict[str, Any] = {}
     forge = SimpleNamespace(forge_objects=SimpleNamespace(unet=SimpleNamespace(model_options=options)))
     sampler = SimpleNamespace(model_wrap_cfg=SimpleNamespace(inner_model=SimpleNamespace(inner_model=forge)))
-    with pytest.raises(KeyboardInterrupt), changed_guidance(sampler, damped(Run(Schedule([999.0])))):
+    with pytest.raises(KeyboardInterrupt), changed_guidance(sampler, [damped(Run(Schedule([999.0])))]):
         raise KeyboardInterrupt
     assert options == {}

@@ -138,12 +138,17 @@ def test_notes_stand_beside_the_controls(client: TestClient) -> None:
     told = plan(client, **size)
     assert told["notes"]["t1"] == "The preset 2x has 0.4."
     assert told["notes"]["t2"] == "The preset 2x has none."
-    assert told["without_effect"] == ["dispersion", "damped_guidance"]
+    assert set(told["without_effect"]) == {"dispersion", "damped_guidance", "split_guidance", "anchor"}
     assert told["notes"]["dispersion"] == "Not used: only with the method ScaleCrafter."
     larger = plan(client, **size, enable_hr=True, hr_scale=2)
+    assert set(larger["without_effect"]) == {"dispersion", "damped_guidance"}
+    over_it = plan(client, **size, denoising_strength=0.4, split_guidance=2)
+    assert over_it["passes"][0]["text"].startswith("MSW-MSA, split guidance 2")
+    assert "anchor" not in over_it["without_effect"]
     assert larger["notes"]["t1"] == "The preset 2x has 0.4. The preset 4x has 0.7."
     scalecrafter = plan(client, **size, method="ScaleCrafter", msw_msa="false")
-    assert set(scalecrafter["without_effect"]) == {"rau_net", "t2", "dispersion", "damped_guidance", "window_shift"}
+    idle = {"rau_net", "t2", "dispersion", "damped_guidance", "window_shift", "split_guidance", "anchor"}
+    assert set(scalecrafter["without_effect"]) == idle
     both = plan(client, **size, method="ScaleCrafter", enable_hr=True, hr_scale=2)
     assert set(both["without_effect"]) == {"rau_net", "t2"}
     alone = plan(client, **size, rau_net="false")

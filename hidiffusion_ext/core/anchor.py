@@ -1,0 +1,34 @@
+"""The anchor: holds the large shapes of a pass to the picture that it goes over.
+
+After guidance the clean estimate x becomes x + gain (LP(reference) - LP(x)), the gain falling with the noise variance
+from its strength at the first step (ScaleDiff, arXiv 2510.25818; low bands of a guide also in DiffuseHigh, 2406.18459,
+and FAM, 2411.18552).
+"""
+
+from __future__ import annotations
+
+import torch
+
+from .apply import Run
+from .evaluation import Change, Evaluation
+from .split_guidance import low_pass
+
+
+def anchored(run: Run, reference: torch.Tensor, enlargement: float, strength: float) -> Change:
+    """The change of guidance that holds the clean estimate to a reference.
+
+    Args:
+        run: The pass; its sampler works with clean estimates.
+        reference: The latent [B, C, H, W] that the pass begins with, without noise.
+        enlargement: How many times longer the picture's sides are than those that its large shapes fit into.
+        strength: The gain at the first step, 0 to 1.
+    """
+    levels = run.schedule.levels
+    wanted, first = low_pass(reference, enlargement), levels.noise(run.schedule.timesteps[0])
+
+    def change(evaluation: Evaluation) -> torch.Tensor:
+        guided = evaluation.guided
+        gain = strength * min(1.0, levels.noise(run.timestep) / first)
+        return guided + gain * (wanted.to(guided) - low_pass(guided, enlargement))
+
+    return change

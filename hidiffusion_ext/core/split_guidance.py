@@ -1,0 +1,46 @@
+"""Frequency-split guidance: stronger for what a larger picture adds than for what the smaller one had.
+
+With c and u the conditional and unconditional estimates and w the guidance scale, ordinary guidance u + w (c - u)
+becomes u + w LP(c - u) + ratio w HP(c - u), the low band being what fits into the smaller picture (FreCaS, arXiv
+2410.18410; frequency-decoupled guidance, arXiv 2506.19713).
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+
+from .apply import Run
+from .evaluation import Change, Evaluation
+
+FALLS_FROM = 0.2
+"""The share of the noise schedule that is left when the ratio begins to fall to 1, which it reaches at the end."""
+
+
+def split_guidance(run: Run, enlargement: float, ratio: float) -> Change:
+    """The change of guidance to frequency-split guidance.
+
+    Args:
+        run: The pass.
+        enlargement: How many times longer the picture's sides are than those of the smaller picture.
+        ratio: Guidance of the high band over that of the low one.
+    """
+
+    def change(evaluation: Evaluation) -> torch.Tensor:
+        left = run.schedule.levels.left(run.timestep)
+        return split(evaluation.guided, evaluation.uncond, enlargement, 1 + (ratio - 1) * min(1.0, left / FALLS_FROM))
+
+    return change
+
+
+def split(guided: torch.Tensor, uncond: torch.Tensor, enlargement: float, ratio: float) -> torch.Tensor:
+    """Frequency-split guidance from ordinary guidance, of any number of conditions with any weights: [B, C, H, W]."""
+    direction = guided - uncond
+    return guided + (ratio - 1) * (direction - low_pass(direction, enlargement))
+
+
+def low_pass(x: torch.Tensor, enlargement: float) -> torch.Tensor:
+    """What of [B, C, H, W] fits into sides so many times smaller: averaged down by area, brought back bilinearly."""
+    size = x.shape[-2:]
+    small = [max(1, round(side / enlargement)) for side in size]
+    return F.interpolate(F.interpolate(x, size=small, mode="area"), size=size, mode="bilinear")

@@ -1,0 +1,100 @@
+"""What changes guidance in a pass over a picture: split guidance and the anchor."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from unets import tiny_unet
+
+from hidiffusion_ext.core import Evaluation, Options, Run, Schedule, Task, anchored, make_plan, map_unet, split_guidance
+from hidiffusion_ext.core.plan import Part
+from hidiffusion_ext.core.schedule import DISCRETE
+from hidiffusion_ext.core.split_guidance import low_pass, split
+
+UNET = map_unet(tiny_unet())
+SECOND = Task(hires=True, over_picture=True)
+
+
+def never() -> torch.Tensor:
+    raise AssertionError("no further evaluation")
+
+
+def evaluation(height: int = 12, width: int = 18) -> Evaluation:
+    guided, uncond = torch.randn(2, 3, 4, height, width)
+    return Evaluation(guided, uncond, never)
+
+
+def run_at(timestep: float, first: float = 400) -> Run:
+    run = Run(Schedule([first, 300, 200, 100, 10]))
+    run.timestep = timestep
+    return run
+
+
+@pytest.mark.parametrize("enlargement", [1.0, 1.5, 2.0, 4.0])
+def test_the_low_band_keeps_what_is_flat_and_the_mean(enlargement: float) -> None:
+    flat = torch.randn(2, 4, 1, 1).expand(2, 4, 12, 18)
+    torch.testing.assert_close(low_pass(flat, enlargement), flat)
+    checks = (torch.arange(12)[:, None] + torch.arange(18)) % 2 * 2.0 - 1
+    low = low_pass(checks[None, None], enlargement)
+    assert bool(low.abs().max() < 1e-6) == (enlargement > 1)
+    assert torch.equal(low_pass(checks[None, None], 1.0), checks[None, None])
+
+
+def test_split_guidance_is_the_formula() -> None:
+    uncond, cond = torch.randn(2, 3, 4, 12, 18).double()
+    direction, scale, ratio = cond - uncond, 7.0, 2.5
+    low = low_pass(direction, 2.0)
+    expected = uncond + scale * low + ratio * scale * (direction - low)
+    torch.testing.assert_close(split(uncond + scale * direction, uncond, 2.0, ratio), expected)
+
+
+def test_the_ratio_falls_to_one_over_the_last_fifth_of_the_noise() -> None:
+    one = evaluation()
+    for timestep, ratio in [(400, 3.0), (200, 3.0), (100, 2.0), (0, 1.0)]:
+        changed = split_guidance(run_at(timestep), 2.0, 3.0)(one)
+        torch.testing.assert_close(changed, split(one.guided, one.uncond, 2.0, ratio))
+
+
+def test_neutral_strengths_change_no_bit() -> None:
+    one = evaluation()
+    assert torch.equal(split_guidance(run_at(300), 2.0, 1.0)(one), one.guided)
+    assert torch.equal(anchored(run_at(300), torch.randn_like(one.guided), 2.0, 0.0)(one), one.guided)
+
+
+def test_the_anchor_moves_the_low_band_alone_and_less_with_less_noise() -> None:
+    one, reference = evaluation(), torch.randn(3, 4, 12, 18)
+    for timestep in (400, 300, 100):
+        gain = 0.8 * DISCRETE.noise(timestep) / DISCRETE.noise(400)
+        moved = anchored(run_at(timestep), reference, 2.0, 0.8)(one) - one.guided
+        torch.testing.assert_close(moved, gain * (low_pass(reference, 2.0) - low_pass(one.guided, 2.0)))
+    again = run_at(600)  # noise was put back (Restart): no more than the strength
+    torch.testing.assert_close(
+        anchored(again, reference, 2.0, 1.0)(one), one.guided + low_pass(reference - one.guided, 2.0)
+    )
+
+
+def test_only_a_pass_over_a_picture_gets_them() -> None:
+    options = Options(split_guidance=2.0, anchor=0.5)
+    first, second = (make_plan(options, UNET, (128, 128), task) for task in (Task(), SECOND))
+    assert (first.split_guidance, first.anchor, first.guides) == (1.0, 0.0, False)
+    assert (second.split_guidance, second.anchor, second.guides) == (2.0, 0.5, True)
+    weak = Schedule([300, 200, 100])
+    settled = "the layout is settled where this pass begins"
+    assert second.describe(weak) == f"MSW-MSA, split guidance 2, anchor 0.5, no RAU-Net because {settled}"
+    assert make_plan(options, UNET, (128, 256), SECOND).enlargement == pytest.approx(8**0.5)
+
+
+def test_they_are_enough_to_do_and_can_be_all_there_is() -> None:
+    options = Options(rau_net=False, msw_msa=False, anchor=1.0)
+    plan = make_plan(options, UNET, (128, 128), SECOND)
+    assert plan.due(Schedule([300, 200]))
+    assert plan.describe(Schedule([300, 200])) == "anchor 1"
+    assert not make_plan(options, UNET, (128, 128)).active
+
+
+def test_an_anchor_that_a_sampler_cannot_have_is_left_out_and_said() -> None:
+    task = Task(hires=True, over_picture=True, conflicts={Part.ANCHOR: "it cannot"})
+    plan = make_plan(Options(anchor=1.0, split_guidance=2.0), UNET, (128, 128), task)
+    assert (plan.anchor, plan.split_guidance) == (0.0, 2.0)
+    assert "no anchor because it cannot" in plan.describe()
+    assert "anchor" not in make_plan(Options(), UNET, (128, 128), task).describe()
