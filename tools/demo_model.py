@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,7 @@ from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from fused_attention import use_fused_attention
-from hidiffusion_ext.core import Plan, Run, Schedule, UNetMap, hidiffusion, map_unet
-from hidiffusion_ext.core.damped_guidance import damp
+from hidiffusion_ext.core import Change, Evaluation, Plan, Run, Schedule, UNetMap, damped, hidiffusion, map_unet
 from hidiffusion_ext.core.plan import CELL
 from hidiffusion_ext.core.windows import Size
 
@@ -47,6 +47,15 @@ def evenly_spaced(steps: int, first: float) -> list[float]:
 def untouched(timesteps: Sequence[float]) -> AbstractContextManager[None]:
     """The patch that patches nothing."""
     return nullcontext()
+
+
+Changes = Callable[[Run], Sequence[Change]]
+"""What is changed in each evaluation of a pass."""
+
+
+def no_changes(run: Run) -> list[Change]:
+    """Guidance as it is."""
+    return []
 
 
 class DemoModel:
@@ -127,6 +136,7 @@ class DemoModel:
         steps: int = 20,
         spacing: Spacing = evenly_spaced,
         guidance: float = 4.0,
+        changes: Changes = no_changes,
         progress: Progress = iter,
     ) -> torch.Tensor:
         """Latents by DDIM (arXiv 2010.02502, equation 12, eta 0) with classifier-free guidance; the model predicts v.
@@ -141,6 +151,7 @@ class DemoModel:
             steps: Steps of a whole pass.
             spacing: Where its timesteps are.
             guidance: Classifier-free guidance scale.
+            changes: What is changed in each evaluation, beside what a patch asks for.
             progress: Wraps the steps, such as `tqdm`.
 
         Returns:
@@ -155,18 +166,23 @@ class DemoModel:
             alpha = float(self.alphas[int(timesteps[0])])
             x = alpha**0.5 * begin + (1 - alpha) ** 0.5 * x
         context = torch.cat([self.context(prompts), self.context([""] * len(prompts))])
+
+        def again(x: torch.Tensor, t: torch.Tensor, alpha: float) -> torch.Tensor:
+            v = self.unet(x, t[: len(x)], context=context[len(x) :])
+            return alpha**0.5 * x - (1 - alpha) ** 0.5 * v
+
         with patch(timesteps) as run:
             for step in progress(range(steps)):
                 t = torch.full((2 * len(x),), timesteps[step])
                 wanted, unwanted = self.unet(torch.cat([x, x]), t, context=context).chunk(2)
                 v = unwanted + guidance * (wanted - unwanted)
-                if run and run.damped:
-                    with run.base_evaluation():
-                        v = damp(v, unwanted, self.unet(x, t[: len(x)], context=context[len(x) :]))
                 alpha = float(self.alphas[int(timesteps[step])])
                 previous = float(self.alphas[int(timesteps[step + 1])]) if step + 1 < steps else 1.0
                 clean = alpha**0.5 * x - (1 - alpha) ** 0.5 * v
-                noise = alpha**0.5 * v + (1 - alpha) ** 0.5 * x
+                for change in [damped(run), *changes(run)] if run else []:
+                    uncond = alpha**0.5 * x - (1 - alpha) ** 0.5 * unwanted
+                    clean = change(Evaluation(clean, uncond, partial(again, x, t, alpha)))
+                noise = (x - alpha**0.5 * clean) / (1 - alpha) ** 0.5
                 x = previous**0.5 * clean + (1 - previous) ** 0.5 * noise
         return x
 

@@ -50,6 +50,17 @@ def second_pass(strength: float, helper: str, in_pixels: bool = True) -> str:
     return f"hires {strength:g} in {'pixels' if in_pixels else 'the latent'}, {helper}"
 
 
+GUIDED = {"split guidance 1.5": (1.5, 0.0), "split guidance 2": (2.0, 0.0), "anchor 1": (1.0, 1.0)}
+"""How a second pass with MSW-MSA may be guided: (split guidance, anchor)."""
+
+GUIDED_AT = (0.3, 0.5)
+
+
+def guided(strength: float, guidance: str) -> str:
+    """The name of a second pass in pixels with MSW-MSA and that guidance."""
+    return f"{second_pass(strength, 'MSW-MSA only')}, {guidance}"
+
+
 def spaced(method: str, scheduler: str) -> str:
     """The name of a method on another schedule than the evenly spaced one."""
     return f"{method}, {scheduler}"
@@ -86,6 +97,7 @@ def all_cells() -> list[Cell]:
         (SQUARE_2X, [TRUE_ROW, TRUE_DECODED_ROW, "native + bicubic", "native + Lanczos"]),
         (SQUARE_2X, ["direct", "HiDiffusion", "HiDiffusion T1 0.8", "RAU-Net only", "MSW-MSA only"]),
         (SQUARE_2X, second),
+        (SQUARE_2X, [guided(strength, guidance) for strength in GUIDED_AT for guidance in GUIDED]),
         (SQUARE_2X, [spaced(method, scheduler) for scheduler in SCHEDULERS for method in SPACED]),
         (SQUARE_2X, [hurried(method, steps) for steps in FEW_STEPS for method in ("direct", *SPACED)]),
         (SQUARE_2X, ["ScaleCrafter", "ScaleCrafter + MSW-MSA", "Deep Shrink", "Deep Shrink 75%"]),

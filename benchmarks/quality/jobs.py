@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,11 +15,14 @@ from PIL import Image
 from PIL.Image import Resampling
 
 from demo_model import NATIVE, DemoModel, Spacing, evenly_spaced
+from hidiffusion_ext.core import Change, Run, anchored, split_guidance
 from hidiffusion_ext.core.plan import CELL
 from hidiffusion_ext.core.windows import Size
 
 from .cells import (
     FEW_STEPS,
+    GUIDED,
+    GUIDED_AT,
     HELPERS,
     NATIVE_ROW,
     REFERENCE_ROW,
@@ -25,6 +30,7 @@ from .cells import (
     STRENGTHS,
     TRUE_DECODED_ROW,
     TRUE_ROW,
+    guided,
     hurried,
     second_pass,
     spaced,
@@ -105,8 +111,16 @@ def enlarged(kernel: Resampling) -> Job:
     return job
 
 
-def with_second_pass(strength: float, method: MakePatch, in_pixels: bool) -> Job:
-    """Native pictures, enlarged as they are (Lanczos) or as latents (bilinear), and a second pass over them."""
+def with_second_pass(
+    strength: float, method: MakePatch, in_pixels: bool, split: float = 1.0, anchor: float = 0.0
+) -> Job:
+    """Native pictures, enlarged as they are (Lanczos) or as latents (bilinear), and a second pass over them.
+
+    Args:
+        strength, method: Of the second pass.
+        in_pixels: Whether pictures are enlarged, or latents.
+        split, anchor: How it is guided: as `Options` have it.
+    """
 
     def job(model: DemoModel, request: Request) -> torch.Tensor:
         prompts, seeds = request.prompts, request.seeds
@@ -115,9 +129,14 @@ def with_second_pass(strength: float, method: MakePatch, in_pixels: bool) -> Job
             begin = enlarged_latents(model, request)
         else:
             begin = F.interpolate(native_latents(model, request), size=latent, mode="bilinear")
-        patch = method(model, request.size, seeds[0])
-        x = model.draw(prompts, seeds, latent, begin=begin, strength=strength, patch=patch, **request.settings)
-        return model.decode(x)
+        m = math.sqrt(math.prod(request.size)) / NATIVE
+
+        def changes(run: Run) -> list[Change]:
+            return [split_guidance(run, m, split), anchored(run, begin, m, anchor)]
+
+        settings: dict[str, Any] = {**request.settings, "patch": method(model, request.size, seeds[0])}
+        settings |= {"changes": changes} if (split, anchor) != (1.0, 0.0) else {}
+        return model.decode(model.draw(prompts, seeds, latent, begin=begin, strength=strength, **settings))
 
     return job
 
@@ -176,6 +195,11 @@ JOBS: dict[str, Job] = {
         for in_pixels in (True, False)
         for strength in STRENGTHS
         for helper in HELPERS
+    },
+    **{
+        guided(strength, guidance): with_second_pass(strength, METHODS["MSW-MSA only"], True, *strengths)
+        for strength in GUIDED_AT
+        for guidance, strengths in GUIDED.items()
     },
 }
 """Every method of a cell."""

@@ -11,11 +11,11 @@ import torch.nn.functional as F
 from PIL.Image import Resampling
 from unets import tiny_unet
 
-from benchmarks.quality.cells import all_cells, second_pass
+from benchmarks.quality.cells import GUIDED, all_cells, guided, second_pass
 from benchmarks.quality.jobs import JOBS, Kept, Request, resized
 from benchmarks.quality.rendering import rendered
 from demo_model import DemoModel
-from hidiffusion_ext.core import map_unet
+from hidiffusion_ext.core import Evaluation, Run, Schedule, map_unet
 
 
 def request() -> Request:
@@ -91,3 +91,22 @@ def test_a_true_rendering_is_its_seeds(size: tuple[int, int]) -> None:
     assert picture.shape == (*size, 3)
     assert (picture == rendered("star", 5, size)).all()
     assert (picture != rendered("star", 6, size)).any()
+
+
+@pytest.mark.parametrize("guidance", GUIDED)
+def test_a_guided_second_pass_differs_by_its_guidance_alone(guidance: str) -> None:
+    plain, model = Noted(), Noted()
+    JOBS[second_pass(0.3, "MSW-MSA only")](plain, request())
+    JOBS[guided(0.3, guidance)](model, request())
+    (_, expected), (_, settings) = plain.passes[-1], model.passes[-1]
+    split, anchor = settings.pop("changes")(run_at_the_beginning())
+    assert settings.keys() == expected.keys()
+    one = Evaluation(*torch.randn(2, 2, 4, 32, 32), torch.Tensor)
+    assert torch.equal(split(one), one.guided) == ("split" not in guidance)
+    assert torch.equal(anchor(one), one.guided) == ("anchor" not in guidance)
+
+
+def run_at_the_beginning() -> Run:
+    run = Run(Schedule([300.0, 200.0]))
+    run.timestep = 300.0
+    return run
