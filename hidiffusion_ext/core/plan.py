@@ -28,6 +28,7 @@ class Part(Enum):
     RAU_NET = "RAU-Net"
     REDILATION = "re-dilation"
     MSW_MSA = "MSW-MSA"
+    SPLIT_GUIDANCE = "split guidance"
     ANCHOR = "anchor"
 
 
@@ -226,7 +227,7 @@ class Plan:
         if self.windows:
             parts.append(Part.MSW_MSA.value + " on resized odd feature maps" * self._odd_windows(schedule))
         if self.split_guidance != 1:
-            parts.append(f"split guidance {self.split_guidance:g}")
+            parts.append(f"{Part.SPLIT_GUIDANCE.value} {self.split_guidance:g}")
         if self.anchor:
             parts.append(f"{Part.ANCHOR.value} {self.anchor:g}")
         for part, planned, found in (

@@ -70,14 +70,15 @@ def make_plan(options: Options, unet: UNetMap, latent: Size, task: Task = Task()
             left_out.append(Part.MSW_MSA)
         else:
             windows = finest_attentions(unet)
-    guidance: dict[str, float] = {}
-    if task.over_picture:
-        guidance = {"split_guidance": options.split_guidance, "anchor": options.anchor}
-        if options.anchor and Part.ANCHOR in task.conflicts:
-            left_out.append(Part.ANCHOR)
-            guidance["anchor"] = 0.0
+    split, anchor = (options.split_guidance, options.anchor) if task.over_picture else (1.0, 0.0)
+    if split != 1 and Part.SPLIT_GUIDANCE in task.conflicts:
+        left_out.append(Part.SPLIT_GUIDANCE)
+        split = 1.0
+    if anchor and Part.ANCHOR in task.conflicts:
+        left_out.append(Part.ANCHOR)
+        anchor = 0.0
     reasons = tuple(f"{part.value} because {task.conflicts[part]}" for part in left_out)
-    planned = dataclasses.replace(planned, windows=windows, left_out=reasons, **guidance)
+    planned = dataclasses.replace(planned, windows=windows, left_out=reasons, split_guidance=split, anchor=anchor)
     if windows or planned.guides or _changes_features(planned):
         return planned
     if reasons:

@@ -26,15 +26,23 @@ def plan_pass(p: Any, options: Options, latent: Size, *, hires: bool) -> tuple[M
     model = find_model(p)
     unet_map = map_unet(model.unet)
     is_playground = "playground" in model.name.casefold()
-    known = conflicts(model.unet, unet_map, model.transformer_options)
-    if hasattr(getattr(p, "sampler", None), "get_timesteps"):
-        known = {**known, Part.ANCHOR: "this sampling method works with noise instead of clean estimates"}
     task = Task(
         hires,
         hires or hasattr(p, "init_images"),
         model.v_prediction,
         is_playground,
         model.controlnet,
-        known,
+        {**conflicts(model.unet, unet_map, model.transformer_options), **_unguided(p, hires=hires)},
     )
     return model, make_plan(options, unet_map, latent, task)
+
+
+def _unguided(p: Any, *, hires: bool) -> dict[Part, str]:
+    """What works on guidance and cannot in this pass, and why."""
+    found: dict[Part, str] = {}
+    if hasattr(getattr(p, "sampler", None), "get_timesteps"):
+        found[Part.ANCHOR] = "this sampling method works with noise instead of clean estimates"
+    scale = getattr(p, "hr_cfg", None) if hires else None  # the Forge family's, which its API sets to 1 by default
+    if (scale or getattr(p, "cfg_scale", None)) == 1:
+        found |= dict.fromkeys((Part.SPLIT_GUIDANCE, Part.ANCHOR), "nothing is guided at CFG scale 1")
+    return found

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 from unets import tiny_unet
@@ -98,3 +100,7 @@ def test_an_anchor_that_a_sampler_cannot_have_is_left_out_and_said() -> None:
     assert (plan.anchor, plan.split_guidance) == (0.0, 2.0)
     assert "no anchor because it cannot" in plan.describe()
     assert "anchor" not in make_plan(Options(), UNET, (128, 128), task).describe()
+    unguided = {Part.ANCHOR: "it cannot", Part.SPLIT_GUIDANCE: "it cannot"}
+    plan = make_plan(Options(split_guidance=2.0), UNET, (128, 128), dataclasses.replace(task, conflicts=unguided))
+    assert not plan.guides
+    assert plan.describe().endswith("no split guidance because it cannot")

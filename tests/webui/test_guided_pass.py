@@ -55,7 +55,9 @@ def test_neutral_strengths_and_no_guidance_change_nothing(client: TestClient) ->
     plain, _ = made(client, {}, **HIRES)
     assert made(client, {"split_guidance": 1.0, "anchor": 0.0}, **HIRES)[0] == plain
     unguided = {**HIRES, "cfg_scale": 1}
-    assert made(client, GUIDED, **unguided)[0] == made(client, {}, **unguided)[0]
+    pictures, said = made(client, GUIDED, **unguided)
+    assert pictures == made(client, {}, **unguided)[0]
+    assert "no anchor because nothing is guided at CFG scale 1" in said["HiDiffusion hires"]
 
 
 def test_a_picture_does_not_depend_on_its_batch(client: TestClient) -> None:
