@@ -207,7 +207,8 @@
             this.place.classList.remove("silent");
             this.notice.textContent = "";
             const native = answer.passes[0].native;
-            this.model.textContent = `${answer.model}, made for ${native}x${native}. Bars: the work in each step.`;
+            const about = `${answer.model}, made for ${native}x${native}. Bars: the work in each step.`;
+            this.model.textContent = answer.advice ? `${answer.advice} ${about}` : about;
             this.passes.replaceChildren(...answer.passes.map(drawPass));
             for (const [name, id] of Object.entries(this.told.settings)) {
                 note(byId(id), answer.notes[name] ?? "", answer.without_effect.includes(name));

@@ -13,6 +13,11 @@ from ..core.windows import Size
 from ..hosts.model import Model
 from ..hosts.passes import plan_pass
 
+FAR_SIDES = 4
+FAR = "So large a picture is drawn better by hires fix from a native size, at a strength of about 0.3."
+"""What is said of passes from noise alone that are so many times longer on both sides than the model was made for: on the
+demo model their pictures are less true than enlarged native ones, a second pass's truer (docs/quality.md)."""
+
 
 @dataclass(frozen=True)
 class Pass:
@@ -44,7 +49,7 @@ def view(job: Any, options: Options, passes: list[Pass]) -> dict[str, Any]:
 
     Returns:
         `model`: family and checkpoint in words; `refused`: why nothing can be done, a sentence or empty;
-        `mark`: all of it in two or three words; `speed_up`: how many times fewer multiplications the whole job takes;
+        `mark`: all of it in two or three words; `advice`: a sentence on what would give better pictures, or empty; `speed_up`: how many times fewer multiplications the whole job takes;
         `passes`: one entry per pass, empty if refused, with its `name`, `width`, `height`, `steps`, `native` (the side
         the model was made for), `area` (how many times the native one), `preset`, `active`, `text` (what is active
         until which step, or why nothing is), `speed` (what to expect, in words), `speed_up`, and `work` (each
@@ -92,10 +97,15 @@ def view(job: Any, options: Options, passes: list[Pass]) -> dict[str, Any]:
         "refused": "",
         "mark": _speed(*costs) if any(entry["active"] for entry in entries) else "nothing to do",
         "speed_up": round(speed_up(*costs), 2),
+        "advice": FAR if any(_is_far(plan) for plan in plans) else "",
         "passes": entries,
         "notes": {**_preset_values(plans), **{name: f"Not used: {idle[name]}." for name in idle}},
         "without_effect": list(idle),
     }
+
+
+def _is_far(plan: Plan) -> bool:
+    return plan.active and not plan.over_picture and min(plan.latent) * CELL >= FAR_SIDES * plan.native
 
 
 def _preset_values(plans: list[Plan]) -> dict[str, str]:
@@ -118,6 +128,7 @@ def _refused(reason: str) -> dict[str, Any]:
         "refused": reason,
         "mark": "cannot be used",
         "speed_up": 1.0,
+        "advice": "",
         "passes": [],
         "notes": {},
         "without_effect": [],
