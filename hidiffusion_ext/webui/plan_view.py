@@ -15,8 +15,8 @@ from ..hosts.passes import plan_pass
 
 FAR_SIDES = 4
 FAR = "So large a picture is drawn better by hires fix from a native size, at a strength of about 0.3."
-"""What is said of passes from noise alone that are so many times longer on both sides than the model was made for: on the
-demo model their pictures are less true than enlarged native ones, a second pass's truer (docs/quality.md)."""
+"""What is said of passes from noise alone whose sides are both so many times the native one: on the demo model their
+pictures are less true than enlarged native ones, a second pass's truer (docs/quality.md)."""
 
 
 @dataclass(frozen=True)
@@ -49,12 +49,13 @@ def view(job: Any, options: Options, passes: list[Pass]) -> dict[str, Any]:
 
     Returns:
         `model`: family and checkpoint in words; `refused`: why nothing can be done, a sentence or empty;
-        `mark`: all of it in two or three words; `advice`: a sentence on what would give better pictures, or empty; `speed_up`: how many times fewer multiplications the whole job takes;
-        `passes`: one entry per pass, empty if refused, with its `name`, `width`, `height`, `steps`, `native` (the side
-        the model was made for), `area` (how many times the native one), `preset`, `active`, `text` (what is active
-        until which step, or why nothing is), `speed` (what to expect, in words), `speed_up`, and `work` (each
-        step's multiplications as a share of what it takes without HiDiffusion); `notes`: what is to be said beside
-        a setting's control, by name; `without_effect`: the names of settings that change nothing as things are.
+        `mark`: all of it in two or three words; `advice`: a sentence on what would give better pictures, or empty;
+        `speed_up`: how many times fewer multiplications the whole job takes; `passes`: one entry per pass, empty if
+        refused, with its `name`, `width`, `height`, `steps`, `native` (the side the model was made for), `area` (how
+        many times the native one), `preset`, `active`, `text` (what is active until which step, or why nothing is),
+        `speed` (what to expect, in words), `speed_up`, and `work` (each step's multiplications as a share of what it
+        takes without HiDiffusion); `notes`: what is to be said beside a setting's control, by name; `without_effect`:
+        the names of settings that change nothing as things are.
     """
     if job.sd_model is None:
         return _refused("no model is in memory yet; the plan is shown once one is loaded")
