@@ -121,18 +121,22 @@ class HiDiffusionScript(scripts.Script):
             about += ", hires pass" * hires + ", from the model switch on" * began
             about += f", preset {plan.preset.value}" * plan.active
             logger.info("%s: %s", about, text)
-            began = True
             if not due:
+                began = True
                 yield
                 return
             run = Run(schedule, torch.Generator().manual_seed(int(p.seeds[0])))
             with hidiffusion(model.unet, plan, run), changed_guidance(p.sampler, _changes(plan, run, kwargs["x"])):
+                began = True
                 yield
             if run.met is False:
                 self._refuse(p, TILED, hires=hires)
 
         def failed(error: Exception) -> None:
-            reason = str(error) if isinstance(error, Refused) else f"unexpected: {error}"
+            reason = str(error)
+            if not isinstance(error, Refused):
+                reason = f"unexpected: {error!r}"
+                logger.error("an error that is not yours; please report it", exc_info=error)
             if began:
                 logger.warning("not used from the model switch on: %s", reason)
             else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -48,3 +49,25 @@ def test_what_holds_when_the_pass_starts(
         assert noted["HiDiffusion"] == "RAU-Net until step 1 of 3, MSW-MSA"
         assert "HiDiffusion refused" not in noted
         assert not any("not used" in line for line in said)
+
+
+def test_an_unexpected_error_costs_no_picture_and_leaves_its_traceback(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[logging.LogRecord] = []
+
+    def failing(*args: Any) -> Any:
+        raise KeyError("timesteps")
+
+    monkeypatch.setattr(script_module, "_changes", failing)
+    monkeypatch.setattr(logger.handlers[0], "emit", said.append)
+    payload = {"width": 256, "height": 256, "steps": 3, "prompt": "a cat"}
+    payload["alwayson_scripts"] = {"HiDiffusion": {"args": [{"enabled": True, "native_size": 128}]}}
+    answer = client.post("/sdapi/v1/txt2img", json=payload).json()
+    noted = json.loads(answer["info"])["extra_generation_params"]
+    assert noted["HiDiffusion refused"].startswith("unexpected: KeyError")
+    assert "HiDiffusion" not in noted
+    assert len(answer["images"]) == 1
+    (error,) = [record for record in said if record.exc_info]
+    assert "in failing" in logging.Formatter().formatException(error.exc_info)  # type: ignore[arg-type]
+    assert sum("not used: unexpected" in record.getMessage() for record in said) == 1
