@@ -104,7 +104,7 @@ def all_cells() -> list[Cell]:
         (SQUARE_4X, [TRUE_ROW, TRUE_DECODED_ROW, "native + bicubic", "native + Lanczos"]),
         (SQUARE_4X, ["direct", "HiDiffusion", "HiDiffusion T1 0.95 T2 0.7"]),
         (SQUARE_3X, [TRUE_ROW, TRUE_DECODED_ROW, "native + Lanczos", "direct"]),
-        (SQUARE_3X, ["HiDiffusion", "HiDiffusion T1 0.3", "HiDiffusion T1 0.55 T2 0.15", "HiDiffusion T1 0.7 T2 0.3"]),
+        (SQUARE_3X, ["HiDiffusion", "HiDiffusion T1 0.3", "HiDiffusion T1 0.4"]),
         (SQUARE_4X, [second_pass(strength, "MSW-MSA only") for strength in (0.3, 0.5)]),
         (SQUARE_2X, in_latent),
         (SQUARE_2X, ["HiDiffusion T1 0.2", "HiDiffusion T1 0.6", "HiDiffusion T1 0.8 T2 0.4", "RAU-Net only T1 0.8"]),

@@ -110,7 +110,7 @@ class Plan:
         unet: The UNet's sites.
         latent: Latent (height, width) the plan is for; a UNet call at another size is left alone.
         native: Pixels per side the model was trained at.
-        preset: The preset used (never Auto).
+        preset: The preset used; Auto for what lies between 2x and 4x.
         preset_t1, preset_t2: The preset's T1 (ScaleCrafter's tau) and T2; the user's own go before them.
         strided: When the strided pair is active.
         pooled: When the pooled pair is active.

@@ -112,9 +112,10 @@ def _is_far(plan: Plan) -> bool:
 def _preset_values(plans: list[Plan]) -> dict[str, str]:
     """What the presets of a job's passes have for T1 and T2, as notes beside them."""
     notes: dict[str, str] = {}
-    for plan in {plan.preset: plan for plan in plans if plan.active}.values():
-        for name, value in (("t1", plan.preset_t1), ("t2", plan.preset_t2)):
-            said = f"The preset {plan.preset.value} has {f'{value:.2g}' if value else 'none'}."
+    for plan in plans if plans[0].latent != plans[-1].latent else plans[:1]:
+        for name, value in (("t1", plan.preset_t1), ("t2", plan.preset_t2)) if plan.active else ():
+            size = f"{plan.latent[1] * CELL}x{plan.latent[0] * CELL}"
+            said = f"The preset has {f'{value:.2g}' if value else 'none'} at {size}."
             notes[name] = f"{notes[name]} {said}" if name in notes else said
     return notes
 

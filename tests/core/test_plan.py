@@ -66,8 +66,20 @@ def test_turbo_has_the_pooled_pair_alone_and_is_native_at_512() -> None:
         plan(Family.SD1, 1024, 1024, preset="Turbo")
 
 
-def test_one_small_side_is_enough_for_the_2x_preset() -> None:
-    assert plan(Family.SD1, 2048, 2040).preset is Preset.X2
+@pytest.mark.parametrize("family", [Family.SD1, Family.SD2])
+def test_between_2x_and_4x_auto_goes_by_the_smaller_side(family: Family) -> None:
+    for side, t1, t2 in [(1024, 0.4, 0.0), (1280, 0.475, 0.075), (1536, 0.55, 0.15), (2048, 0.7, 0.3)]:
+        made = plan(family, side, side + 512)
+        assert (made.preset_t1, made.preset_t2) == pytest.approx((t1, t2))
+        assert (made.strided, made.pooled) == (Span(0, made.preset_t1), Span(0, made.preset_t2))
+    assert plan(family, 1536, 1536).preset is Preset.AUTO
+    assert plan(family, 1536, 1536, preset="2x").preset_t1 == 0.4
+    assert plan(family, 1536, 1536, t2=0.5).pooled == Span(0, 0.5)
+
+
+def test_one_small_side_is_enough_for_less_than_the_4x_preset() -> None:
+    assert plan(Family.SD1, 2048, 2040).preset is Preset.AUTO
+    assert plan(Family.SD1, 2048, 1024).preset is Preset.X2
     assert plan(Family.SDXL, 4096, 2048).preset is Preset.X2
 
 

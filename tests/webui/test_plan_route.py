@@ -136,8 +136,8 @@ def test_asking_changes_nothing_in_the_host(client: TestClient, monkeypatch: pyt
 def test_notes_stand_beside_the_controls(client: TestClient) -> None:
     size = {"width": 256, "height": 256, **NATIVE}
     told = plan(client, **size)
-    assert told["notes"]["t1"] == "The preset 2x has 0.4."
-    assert told["notes"]["t2"] == "The preset 2x has none."
+    assert told["notes"]["t1"] == "The preset has 0.4 at 256x256."
+    assert told["notes"]["t2"] == "The preset has none at 256x256."
     assert set(told["without_effect"]) == {"dispersion", "damped_guidance", "split_guidance", "anchor"}
     assert told["notes"]["dispersion"] == "Not used: only with the method ScaleCrafter."
     larger = plan(client, **size, enable_hr=True, hr_scale=2)
@@ -145,7 +145,7 @@ def test_notes_stand_beside_the_controls(client: TestClient) -> None:
     over_it = plan(client, **size, denoising_strength=0.4, split_guidance=2)
     assert over_it["passes"][0]["text"].startswith("MSW-MSA, split guidance 2")
     assert "anchor" not in over_it["without_effect"]
-    assert larger["notes"]["t1"] == "The preset 2x has 0.4. The preset 4x has 0.7."
+    assert larger["notes"]["t1"] == "The preset has 0.4 at 256x256. The preset has 0.7 at 512x512."
     scalecrafter = plan(client, **size, method="ScaleCrafter", msw_msa="false")
     idle = {"rau_net", "t2", "dispersion", "damped_guidance", "window_shift", "split_guidance", "anchor"}
     assert set(scalecrafter["without_effect"]) == idle
