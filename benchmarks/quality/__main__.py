@@ -30,6 +30,7 @@ RESULTS = ROOT / "benchmarks" / "results"
 COMMAND = "python -m benchmarks.quality"
 DOCUMENT = ROOT / "docs" / "quality.md"
 SHEETS = ROOT / "docs" / "quality"
+MOST_ON_A_SHEET = 20
 
 
 def main() -> None:
@@ -84,14 +85,15 @@ def _report(arguments: argparse.Namespace, store: Store, captions: list[str]) ->
 
 
 def _sheets(store: Store, rows: list[Row], captions: list[str]) -> list[Path]:
-    """One sheet of pictures per size, with the same prompts' native pictures on top."""
+    """One sheet of pictures per size: the same prompts' native ones on top, then the most important methods'."""
     from .report import picture_sheet
 
     native, paths = Cell(NATIVE_ROW, 128, 128), []
     large = sorted((row for row in rows if row.method != NATIVE_ROW), key=_size)
     for (height, width), group in groupby(large, _size):
         path = SHEETS / f"pictures-{height}x{width}.jpg"
-        picture_sheet(store, [native, *(Cell(row.method, height, width) for row in group)], captions, path)
+        shown = [Cell(row.method, height, width) for row in group][:MOST_ON_A_SHEET]
+        picture_sheet(store, [native, *shown], captions, path)
         paths.append(path)
     return paths
 
