@@ -51,11 +51,11 @@ def expected_schedule(p: Any, sampler_name: str | None, steps: int, last_step: i
         return pass_schedule(sampler, {"timesteps": sampler.get_timesteps(p, steps)[:last_step]})
     sigmas = sampler.get_sigmas(p, steps)
     if last_step is None:
-        ends, evaluated = (sampler.model_wrap.sigmas[-1], sampler.model_wrap.sigmas[0]), steps
+        ends, n, evaluated = (sampler.model_wrap.sigmas[-1], sampler.model_wrap.sigmas[0]), steps, steps
     else:
         sigmas = sigmas[steps - last_step - 1 :]
-        ends, evaluated = (sigmas[0], sigmas[-2]), last_step + 1
+        ends, n, evaluated = (sigmas[0], sigmas[-2]), len(sigmas) - 1, last_step + 1  # as the hosts count both
     sampler.model_wrap_cfg.total_steps = sampler.config.total_steps(evaluated)
-    arguments = {"sigmas": sigmas, "sigma_sched": sigmas, "n": evaluated, "sigma_max": ends[0], "sigma_min": ends[1]}
+    arguments = {"sigmas": sigmas, "sigma_sched": sigmas, "n": n, "sigma_max": ends[0], "sigma_min": ends[1]}
     taken = inspect.signature(sampler.func).parameters
     return pass_schedule(sampler, {name: value for name, value in arguments.items() if name in taken})

@@ -14,7 +14,7 @@ SCRIPTS = sorted(ROOT.glob("javascript/*.js"))
 
 IMPORTS = {
     "__future__", "bisect", "collections", "contextlib", "dataclasses", "enum", "functools", "html", "importlib",
-    "itertools", "json", "logging", "math", "reprlib", "secrets", "sys", "types", "typing",
+    "inspect", "itertools", "json", "logging", "math", "operator", "reprlib", "secrets", "sys", "types", "typing",
     "torch", "einops", "gradio", "fastapi",
     "modules", "launch", "hidiffusion_ext",  # the host's, and its own
 }  # fmt: skip

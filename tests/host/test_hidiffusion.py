@@ -252,7 +252,7 @@ def test_the_cells_of_an_xyz_plot_are_the_pictures_of_single_jobs(host: Host) ->
 
 def test_axes_with_choices_and_several_jobs_behind_a_positional_request(host: Host) -> None:
     native = host.native if host.scale < 1 else 0
-    arguments = [True, "HiDiffusion", True, True, False, True, "Auto", 0.4, 0.0, "Both", native]
+    arguments = [True, "HiDiffusion", True, True, False, True, "Auto", 0.0, 0.0, "Both", native]
     size = {**host.size(768, 768), "steps": 4}
     axes = plot(host, ("[HiDiffusion] Method", "hidiffusion, ScaleCrafter"), ("[HiDiffusion] MSW-MSA", "False"))
     cells, info = host.txt2img(arguments, script_name="X/Y/Z plot", script_args=axes, **size)
@@ -418,7 +418,7 @@ def test_the_arguments_are_described(host: Host) -> None:
     assert next(iter(arguments)) == "HiDiffusion"
     assert arguments["HiDiffusion"]["value"] is False
     assert arguments["Preset"]["choices"] == ["Auto", "2x", "4x", "Turbo"]
-    assert (arguments["T1"]["minimum"], arguments["T1"]["maximum"], arguments["T1"]["value"]) == (0, 1, 0.4)
+    assert (arguments["T1"]["minimum"], arguments["T1"]["maximum"], arguments["T1"]["value"]) == (0, 1, 0)
 
 
 def test_an_sdxl_model(host: Host) -> None:

@@ -11,7 +11,7 @@ PATH = "/hidiffusion/v1/plan?width=256&height=256&steps=12&native_size=128"
 
 def test_it_answers_the_same_while_a_picture_is_made(webui: WebUI) -> None:
     expected = webui.call(PATH)
-    assert expected["passes"][0]["text"] == "RAU-Net until about step 5 of 12, MSW-MSA"
+    assert expected["passes"][0]["text"] == "RAU-Net until step 5 of 12, MSW-MSA"
     before = webui.fingerprint()
     options = {"HiDiffusion": {"args": [{"enabled": True, "native_size": 128}]}}
     with ThreadPoolExecutor(1) as pool:
