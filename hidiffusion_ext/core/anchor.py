@@ -28,6 +28,8 @@ def anchored(run: Run, reference: torch.Tensor, enlargement: float, strength: fl
 
     def change(evaluation: Evaluation) -> torch.Tensor:
         guided = evaluation.guided
+        if guided.shape != wanted.shape:  # another extension evaluates parts of the picture, or several at once
+            return guided
         gain = strength * min(1.0, levels.noise(run.timestep) / first)
         return guided + gain * (wanted.to(guided) - low_pass(guided, enlargement))
 

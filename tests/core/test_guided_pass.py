@@ -75,6 +75,12 @@ def test_the_anchor_moves_the_low_band_alone_and_less_with_less_noise() -> None:
     )
 
 
+def test_an_evaluation_of_another_size_than_the_reference_is_left_alone() -> None:
+    one = evaluation()
+    for reference in (torch.randn(3, 4, 24, 18), torch.randn(1, 4, 12, 18)):
+        assert torch.equal(anchored(run_at(300), reference, 2.0, 1.0)(one), one.guided)
+
+
 def test_only_a_pass_over_a_picture_gets_them() -> None:
     options = Options(split_guidance=2.0, anchor=0.5)
     first, second = (make_plan(options, UNET, (128, 128), task) for task in (Task(), SECOND))
