@@ -61,6 +61,13 @@ def guided(strength: float, guidance: str) -> str:
     return f"{second_pass(strength, 'MSW-MSA only')}, {guidance}"
 
 
+NATIVE_FIRST, TWO_RESTARTS = "Native first", "Native first, two restarts"
+"""A second pass at the strength that the method takes, and two of them by way of twice the native side."""
+
+RESTART, RESTART_BETWEEN = 0.38, 0.5
+"""The strengths: with this model's spacing the noise's standard deviation is 1.08 and 1.62 of the signal's."""
+
+
 def spaced(method: str, scheduler: str) -> str:
     """The name of a method on another schedule than the evenly spaced one."""
     return f"{method}, {scheduler}"
@@ -106,6 +113,10 @@ def all_cells() -> list[Cell]:
         (SQUARE_3X, [TRUE_ROW, TRUE_DECODED_ROW, "native + Lanczos", "direct"]),
         (SQUARE_3X, ["HiDiffusion", "HiDiffusion T1 0.3", "HiDiffusion T1 0.4"]),
         (SQUARE_4X, [second_pass(strength, "MSW-MSA only") for strength in (0.3, 0.5)]),
+        (SQUARE_2X, [NATIVE_FIRST, "Relay", "Relay T1 0.6"]),
+        (SQUARE_4X, [NATIVE_FIRST, TWO_RESTARTS, "Relay"]),
+        (SQUARE_4X, [guided(0.3, guidance) for guidance in GUIDED]),
+        (SQUARE_3X, [NATIVE_FIRST, "Relay"]),
         (SQUARE_2X, in_latent),
         (SQUARE_2X, ["HiDiffusion T1 0.2", "HiDiffusion T1 0.6", "HiDiffusion T1 0.8 T2 0.4", "RAU-Net only T1 0.8"]),
         *((size, OTHER_ASPECTS) for size in (TALL, WIDE, VERY_TALL)),

@@ -24,12 +24,16 @@ from .cells import (
     GUIDED,
     GUIDED_AT,
     HELPERS,
+    NATIVE_FIRST,
     NATIVE_ROW,
     REFERENCE_ROW,
+    RESTART,
+    RESTART_BETWEEN,
     SPACED,
     STRENGTHS,
     TRUE_DECODED_ROW,
     TRUE_ROW,
+    TWO_RESTARTS,
     guided,
     hurried,
     second_pass,
@@ -141,6 +145,26 @@ def with_second_pass(
     return job
 
 
+def with_two_restarts(method: MakePatch, between: float, last: float) -> Job:
+    """Native pictures, and over them passes at twice the native side and at full size, enlarged in pixels before each.
+
+    Args:
+        method: Of both passes.
+        between, last: Their strengths.
+    """
+
+    def job(model: DemoModel, request: Request) -> torch.Tensor:
+        halfway = replace(request, size=(2 * NATIVE, 2 * NATIVE))
+        smaller = with_second_pass(between, method, in_pixels=True)(model, halfway)
+        begin = model.encode(resized(smaller, request.size, Resampling.LANCZOS))
+        latent = request.size[0] // CELL, request.size[1] // CELL
+        patch = method(model, request.size, request.seeds[0])
+        settings: dict[str, Any] = {**request.settings, "patch": patch, "begin": begin, "strength": last}
+        return model.decode(model.draw(request.prompts, request.seeds, latent, **settings))
+
+    return job
+
+
 def native_latents(model: DemoModel, request: Request) -> torch.Tensor:
     """The latents [B, 4, h, w] of native pictures."""
     keys = [("native", prompt, seed) for prompt, seed in zip(request.prompts, request.seeds, strict=True)]
@@ -201,5 +225,7 @@ JOBS: dict[str, Job] = {
         for strength in GUIDED_AT
         for guidance, strengths in GUIDED.items()
     },
+    NATIVE_FIRST: with_second_pass(RESTART, METHODS["MSW-MSA only"], in_pixels=True),
+    TWO_RESTARTS: with_two_restarts(METHODS["MSW-MSA only"], RESTART_BETWEEN, RESTART),
 }
 """Every method of a cell."""

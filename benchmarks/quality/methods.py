@@ -7,7 +7,7 @@ from collections.abc import Callable, Generator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 from demo_model import NATIVE, DemoModel, Patch, untouched
-from hidiffusion_ext.core import Method, Options, Preset, Run, Schedule, Span, WindowShift, make_plan
+from hidiffusion_ext.core import Method, Options, Preset, Run, Schedule, Span, Task, WindowShift, make_plan
 from hidiffusion_ext.core.plan import CELL
 from hidiffusion_ext.core.windows import Size
 
@@ -31,7 +31,7 @@ def _hidiffusion(policy: Policy | None = None, **options: object) -> MakePatch:
 
     def method(model: DemoModel, size: Size, seed: int) -> Patch:
         wanted = Options(native_size=NATIVE, **options)  # type: ignore[arg-type]
-        plan = make_plan(wanted, model.unet_map, (size[0] // CELL, size[1] // CELL))
+        plan = make_plan(wanted, model.unet_map, (size[0] // CELL, size[1] // CELL), Task(v_prediction=True))
 
         @contextmanager
         def patch(timesteps: Sequence[float]) -> Generator[Run | None]:
@@ -96,6 +96,8 @@ METHODS: dict[str, MakePatch] = {
     "ScaleCrafter + damped guidance": _scalecrafter(preset=Preset.X4, damped_guidance=True),
     "ScaleCrafter + MSW-MSA": _scalecrafter(msw_msa=True),
     "ScaleCrafter T1 0.9": _scalecrafter(preset=Preset.X2, t1=0.9),
+    "Relay": _hidiffusion(method=Method.RELAY),
+    "Relay T1 0.6": _hidiffusion(method=Method.RELAY, t1=0.6),
     "Deep Shrink": _deep_shrink(0.35),
     "Deep Shrink 75%": _deep_shrink(0.75),
 }

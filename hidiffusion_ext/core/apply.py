@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from . import control, dispersion, patching, raunet, redilation, windows
+from . import control, dispersion, patching, raunet, redilation, relay, windows
 from .options import WindowShift
-from .plan import Plan, Redilation, WindowSite
+from .plan import Plan, Redilation, Stage, WindowSite
 from .raunet import FeatureSizes
 from .schedule import Schedule
 from .windows import Size
@@ -29,6 +29,7 @@ class Run:
         strided, pooled: Whether that pair is active in the current call.
         damped: Whether the current call's noise wants noise-damped guidance.
         is_base: Whether the current call is the base evaluation of noise-damped guidance.
+        stage: The stage of a relay that the current call belongs to; None at full size.
         sizes: The feature sizes of the current call; None if it is not of the planned size and left alone.
         met: Whether any call so far was of the planned size; None before the first call.
     """
@@ -38,6 +39,7 @@ class Run:
         self.generator = generator
         self.timestep = 0.0
         self.strided = self.pooled = self.damped = self.is_base = False
+        self.stage: Stage | None = None
         self.sizes: FeatureSizes | None = None
         self.met: bool | None = None
 
@@ -84,6 +86,8 @@ def hidiffusion(unet: nn.Module, plan: Plan, run: Run) -> Generator[None, None, 
             _pool(stack, unet, plan, run)
         if strided or pooled:
             _size_upsamplers(stack, unet, plan, run)
+        if any(run.schedule.steps_inside(stage.span) for stage in plan.stages):
+            _relay(stack, unet, plan, run)
         for convolution in redilations:
             _redilate(stack, unet, run, convolution)
         for number, site in enumerate(plan.windows):
@@ -104,8 +108,9 @@ def _watch_calls(stack: ExitStack, unet: nn.Module, plan: Plan, run: Run) -> Non
         run.strided = planned and run.schedule.inside(plan.strided, run.timestep)
         run.pooled = planned and run.schedule.inside(plan.pooled, run.timestep)
         run.damped = planned and run.schedule.inside(plan.damped, run.timestep)
-        run.sizes = plan.sizes(strided=run.strided, pooled=run.pooled) if planned else None
-        if run.sizes is None or not (run.strided or run.pooled) or not kwargs.get("control"):
+        run.stage = plan.stage(run.schedule, run.timestep) if planned else None
+        run.sizes = plan.sizes(strided=run.strided, pooled=run.pooled, stage=run.stage) if planned else None
+        if run.sizes is None or not (run.strided or run.pooled or run.stage) or not kwargs.get("control"):
             return None
         return args, {**kwargs, "control": control.fit_residuals(kwargs["control"], run.sizes)}
 
@@ -145,6 +150,29 @@ def _skip_after(plan: Plan, run: Run, output_index: int) -> Size:
     """The size of the skip that the output block after `output_index` consumes."""
     assert run.sizes is not None
     return run.sizes.skips[plan.unet.partner(output_index + 1)]
+
+
+def _relay(stack: ExitStack, unet: nn.Module, plan: Plan, run: Run) -> None:
+    """The UNet is asked at a smaller size where a stage wants it, and its answer is enlarged."""
+    levels = run.schedule.levels
+    current: relay.Call | None = None
+
+    def ask_smaller(
+        module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+        nonlocal current
+        current = None
+        if run.stage is None:
+            return None
+        current = relay.Call(args[0], run.stage.latent, levels.sigma(run.timestep), v_prediction=plan.v_prediction)
+        timesteps = args[1] if len(args) > 1 else kwargs["timesteps"]
+        fewer = timesteps.new_full(timesteps.shape, levels.at_sigma(current.sigma_small), dtype=torch.float32)
+        if len(args) > 1:
+            return (current.input, fewer, *args[2:]), kwargs
+        return (current.input,), {**kwargs, "timesteps": fewer}
+
+    patching.before_forward(stack, unet, ask_smaller)
+    patching.change_output(stack, unet, lambda found: current.output(found) if current else found)
 
 
 def _redilate(stack: ExitStack, unet: nn.Module, run: Run, site: Redilation) -> None:
@@ -188,7 +216,7 @@ def _window(stack: ExitStack, unet: nn.Module, plan: Plan, run: Run, site: Windo
     ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
         nonlocal current
         current = None
-        if run.sizes is None:
+        if run.sizes is None or (run.stage and not run.stage.windowed):
             return None
         x, size = args[0], plan.window_size(site, run.sizes)
         # Another length or another context is not plain self-attention over the picture (reference ControlNet,

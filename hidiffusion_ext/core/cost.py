@@ -40,18 +40,33 @@ class Cost:
     steps: tuple[float, ...]
 
 
-def speed_up(*costs: Cost) -> float:
-    """How many times fewer multiplications the passes of a job take together than without any method."""
-    return sum(cost.direct * len(cost.steps) for cost in costs) / sum(cost.direct * sum(cost.steps) for cost in costs)
+def speed_up(*costs: Cost, direct: float | None = None) -> float:
+    """How many times fewer multiplications the passes of a job take together than without any method.
+
+    Args:
+        costs: One per pass.
+        direct: What it takes without any method, if that is not the same passes.
+    """
+    without = direct or sum(cost.direct * len(cost.steps) for cost in costs)
+    return without / sum(cost.direct * sum(cost.steps) for cost in costs)
+
+
+def plain(plan: Plan, schedule: Schedule) -> float:
+    """The multiplications of a pass of the plan's size without any method."""
+    return _multiplications(plan, plan.sizes(), {}) * schedule.steps
 
 
 def count(plan: Plan, schedule: Schedule) -> Cost:
     """The cost of the plan's pass with that schedule and with guidance (two rows per picture)."""
-    direct = _multiplications(plan, plan.sizes(strided=False, pooled=False), {})
+    direct = _multiplications(plan, plan.sizes(), {})
     windows = {site.attention: WINDOWED for site in plan.windows}
     strided, pooled, damped = (schedule.steps_inside(span) for span in (plan.strided, plan.pooled, plan.damped))
 
     def at(step: int) -> float:
+        stage = plan.stage(schedule, schedule.timesteps[step])
+        if stage:
+            sizes = plan.sizes(stage=stage)
+            return _multiplications(plan, sizes, windows if stage.windowed else {})
         sizes = plan.sizes(strided=step in strided, pooled=step in pooled)
         strong = _multiplications(plan, sizes, windows | _redilated(plan, step, schedule, base=False))
         if step not in damped:

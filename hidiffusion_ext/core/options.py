@@ -30,6 +30,8 @@ class Method(Choice):
 
     HIDIFFUSION = "HiDiffusion"
     SCALECRAFTER = "ScaleCrafter"
+    NATIVE_FIRST = "Native first"
+    RELAY = "Relay"
 
 
 class Preset(Choice):

@@ -18,6 +18,20 @@ from .windows import Size
 CELL = 8
 """Pixels per latent cell and side."""
 
+NATIVE_AREA_LIMIT = 1.5
+"""Pictures up to this multiple of the native area are native: 2:3 portraits such as 512x768 are made without help."""
+
+
+def is_large(size: Size, native: int) -> bool:
+    """Whether a picture is larger than its model was made for.
+
+    Args:
+        size: Its sides in pixels.
+        native: Pixels per side that the model was made for.
+    """
+    return math.prod(size) > NATIVE_AREA_LIMIT * native**2
+
+
 SETTLED = "the layout is settled where this pass begins"
 """Why a part that works on a picture's layout has nothing to do in a pass that begins with little noise."""
 
@@ -30,6 +44,7 @@ class Part(Enum):
     MSW_MSA = "MSW-MSA"
     SPLIT_GUIDANCE = "split guidance"
     ANCHOR = "anchor"
+    RELAY = "relay"
 
 
 @dataclass(frozen=True)
@@ -103,6 +118,21 @@ class Redilation:
 
 
 @dataclass(frozen=True)
+class Stage:
+    """A part of a pass in which the UNet is called at a smaller size (relay).
+
+    Attributes:
+        latent: That size, (height, width) in latent cells.
+        span: When.
+        windowed: Whether self-attentions get windows then.
+    """
+
+    latent: Size
+    span: Span
+    windowed: bool
+
+
+@dataclass(frozen=True)
 class Plan:
     """What one pass gets; plain data.
 
@@ -116,6 +146,8 @@ class Plan:
         pooled: When the pooled pair is active.
         redilations: The convolutions that are re-dilated.
         damped: When guidance is noise-damped.
+        stages: When the UNet is called at smaller sizes, smallest first.
+        v_prediction: Whether the model predicts v; otherwise the noise.
         windows: The self-attentions that get windows, for the whole pass.
         window_shift: How the windows move.
         over_picture: Whether the pass goes over a picture.
@@ -135,6 +167,8 @@ class Plan:
     pooled: Span = Span()
     redilations: tuple[Redilation, ...] = ()
     damped: Span = Span()
+    stages: tuple[Stage, ...] = ()
+    v_prediction: bool = False
     windows: tuple[WindowSite, ...] = ()
     window_shift: WindowShift = WindowShift.CYCLE
     over_picture: bool = False
@@ -167,11 +201,16 @@ class Plan:
         """The input block whose output is pooled: the first after the first downsampler."""
         return self.unet.downs[0] + 1
 
-    def sizes(self, *, strided: bool, pooled: bool) -> FeatureSizes:
-        """The feature sizes inside a UNet call in which the given pairs are active."""
+    def sizes(self, *, strided: bool = False, pooled: bool = False, stage: Stage | None = None) -> FeatureSizes:
+        """The feature sizes inside a UNet call in which the given pairs are active, or in that stage of a relay."""
+        latent = stage.latent if stage else self.latent
         return feature_sizes(
-            self.unet, self.latent, self.strided_at if strided else None, self.pooled_at if pooled else None
+            self.unet, latent, self.strided_at if strided else None, self.pooled_at if pooled else None
         )
+
+    def stage(self, schedule: Schedule, timestep: float) -> Stage | None:
+        """The stage of a relay that a call of the UNet belongs to; None at full size."""
+        return next((stage for stage in self.stages if schedule.inside(stage.span, timestep)), None)
 
     def window_size(self, site: WindowSite, sizes: FeatureSizes) -> Size:
         """The size of the feature map a self-attention sees."""
@@ -191,7 +230,8 @@ class Plan:
     @property
     def _spans(self) -> list[Span]:
         """When the parts that end are active."""
-        return [self.strided, self.pooled, self.damped, *(site.span for site in self.redilations)]
+        parts = [*self.redilations, *self.stages]
+        return [self.strided, self.pooled, self.damped, *(part.span for part in parts)]
 
     def describe(self, schedule: Schedule | None = None, *, about: bool = False) -> str:
         """What is active, in words.
@@ -216,6 +256,10 @@ class Plan:
         left_out = list(self.left_out)
         pairs = ends(self.strided, self.pooled)
         dilated = ends(*(site.span for site in self.redilations))
+        handed_on = [(stage, end) for stage in self.stages for end in ends(stage.span)]
+        if handed_on:
+            sizes = (f"{stage.latent[1] * CELL}x{stage.latent[0] * CELL} until {end}" for stage, end in handed_on)
+            parts.append(f"{Part.RELAY.value} at {', '.join(sizes)}{of}")
         if pairs:
             stronger = f" (stronger until {pairs[0]})" if len(pairs) > 1 else ""
             parts.append(f"{Part.RAU_NET.value} until {pairs[-1]}{of}{stronger}")
@@ -233,6 +277,7 @@ class Plan:
         for part, planned, found in (
             (Part.RAU_NET, self.strided.end or self.pooled.end, pairs),
             (Part.REDILATION, self.redilations, dilated),
+            (Part.RELAY, self.stages, handed_on),
         ):
             if planned and not found:
                 left_out.append(f"{part.value} because {SETTLED}")

@@ -8,8 +8,9 @@ from __future__ import annotations
 import dataclasses
 
 from .options import Method, Options, Passes, Preset, Refused
-from .plan import CELL, Part, Plan, Task, WindowSite
+from .plan import CELL, Part, Plan, Task, WindowSite, is_large
 from .planning_hidiffusion import add_raunet
+from .planning_relay import add_relay
 from .planning_scalecrafter import add_redilation
 from .schedule import Span
 from .unet_map import Family, UNetMap
@@ -21,13 +22,21 @@ NATIVE_SIDE = {Family.SD1: 512, Family.SD2: 512, Family.SDXL: 1024}
 NATIVE_SIDE_SD2_V = 768
 NATIVE_SIDE_TURBO = 512
 
-NATIVE_AREA_LIMIT = 1.5
-"""Pictures up to this multiple of the native area are native: 2:3 portraits such as 512x768 are made without help."""
+PLANNERS = {
+    Method.HIDIFFUSION: add_raunet,
+    Method.SCALECRAFTER: add_redilation,
+    Method.NATIVE_FIRST: add_raunet,
+    Method.RELAY: add_relay,
+}
+"""(options, plan so far, task) -> the plan with what the method does in a pass. Native first makes other passes of a
+job; in them it is HiDiffusion."""
 
-PLANNERS = {Method.HIDIFFUSION: add_raunet, Method.SCALECRAFTER: add_redilation}
-"""(options, plan so far, task) -> the plan with what the method does."""
-
-WORKS_BY = {Method.HIDIFFUSION: Part.RAU_NET, Method.SCALECRAFTER: Part.REDILATION}
+WORKS_BY = {
+    Method.HIDIFFUSION: Part.RAU_NET,
+    Method.SCALECRAFTER: Part.REDILATION,
+    Method.NATIVE_FIRST: Part.RAU_NET,
+    Method.RELAY: Part.RELAY,
+}
 """What a method changes feature maps by."""
 
 
@@ -43,7 +52,7 @@ def make_plan(options: Options, unet: UNetMap, latent: Size, task: Task = Task()
     Raises:
         Refused: if the preset is for another model or method, or if everything asked for has to be left out.
     """
-    native = options.native_size or _native_side(options.preset, unet.family, task)
+    native = native_side(options, unet, task)
     plan = Plan(unet, latent, native, window_shift=options.window_shift, over_picture=task.over_picture)
     height, width = latent[0] * CELL, latent[1] * CELL
 
@@ -53,7 +62,7 @@ def make_plan(options: Options, unet: UNetMap, latent: Size, task: Task = Task()
     if options.passes is (Passes.FIRST if task.hires else Passes.HIRES):
         which = "hires" if task.hires else "first"
         return nothing(f"this is a {which} pass, Passes is {options.passes.value}")
-    if height * width <= NATIVE_AREA_LIMIT * native * native:
+    if not is_large((width, height), native):
         return dataclasses.replace(
             plan, reason=f"nothing to do at {width}x{height}: the model was made for {native}x{native}"
         )
@@ -62,7 +71,7 @@ def make_plan(options: Options, unet: UNetMap, latent: Size, task: Task = Task()
     planned = PLANNERS[options.method](options, plan, task)
     left_out: list[Part] = []
     if WORKS_BY[options.method] in task.conflicts and _changes_features(planned):
-        planned = dataclasses.replace(planned, strided=Span(), pooled=Span(), redilations=(), damped=Span())
+        planned = dataclasses.replace(planned, strided=Span(), pooled=Span(), redilations=(), damped=Span(), stages=())
         left_out.append(WORKS_BY[options.method])
     windows: tuple[WindowSite, ...] = ()
     if options.msw_msa:
@@ -111,13 +120,16 @@ def without_effect(options: Options, plan: Plan) -> dict[str, str]:
 
 def _changes_features(plan: Plan) -> bool:
     """Whether a planner has anything of its method in the plan."""
-    return bool(plan.redilations or plan.strided.end or plan.pooled.end)
+    return bool(plan.redilations or plan.stages or plan.strided.end or plan.pooled.end)
 
 
-def _native_side(preset: Preset, family: Family, task: Task) -> int:
-    if preset is Preset.TURBO:
+def native_side(options: Options, unet: UNetMap, task: Task) -> int:
+    """Pixels per side that the model was made for; the arguments are `make_plan`'s."""
+    if options.native_size:
+        return options.native_size
+    if options.preset is Preset.TURBO:
         return NATIVE_SIDE_TURBO
-    return NATIVE_SIDE_SD2_V if family is Family.SD2 and task.v_prediction else NATIVE_SIDE[family]
+    return NATIVE_SIDE_SD2_V if unet.family is Family.SD2 and task.v_prediction else NATIVE_SIDE[unet.family]
 
 
 def finest_attentions(unet: UNetMap) -> tuple[WindowSite, ...]:

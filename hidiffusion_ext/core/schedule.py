@@ -62,6 +62,18 @@ class NoiseLevels:
         shares = [sigma**2 / (1 + sigma**2) for sigma in self._sigmas[low : low + 2]]
         return shares[0] + part * (shares[1] - shares[0])
 
+    def sigma(self, timestep: float) -> float:
+        """The noise's standard deviation over the signal's at a timestep."""
+        noise = self.noise(timestep)
+        return (noise / (1 - noise)) ** 0.5
+
+    def at_sigma(self, sigma: float) -> float:
+        """The timestep of a sigma, what `sigma` is told, within the model's own."""
+        above = min(max(bisect_left(self._sigmas, sigma), 1), len(self._sigmas) - 1)
+        wanted, low, high = (s**2 / (1 + s**2) for s in (sigma, self._sigmas[above - 1], self._sigmas[above]))
+        part = min(max((wanted - low) / (high - low), 0.0), 1.0)
+        return self._timesteps[above - 1] + part * (self._timesteps[above] - self._timesteps[above - 1])
+
     def _position(self, timestep: float) -> float:
         """Where among the levels a timestep is, 0 to their number less one."""
         above = min(max(bisect_left(self._timesteps, timestep), 1), len(self._timesteps) - 1)

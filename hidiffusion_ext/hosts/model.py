@@ -23,14 +23,14 @@ class Model:
     Attributes:
         unet: The module that is called once per evaluation, itself callable (compiled wrappers are taken off).
         name: The checkpoint's name.
-        v_prediction: Whether the model predicts v.
+        prediction: What the UNet predicts: "noise", "v", or "other" (rectified flows and the like).
         controlnet: Whether a ControlNet guides the coming pass.
         transformer_options: What other extensions asked the host to do in the UNet (the Forge family only).
     """
 
     unet: nn.Module
     name: str
-    v_prediction: bool
+    prediction: str
     controlnet: bool = False
     transformer_options: Mapping[str, Any] = field(default_factory=dict)
 
@@ -61,7 +61,7 @@ def find_model(p: Any) -> Model:
     return Model(
         unet,
         name=getattr(checkpoint, "name", ""),
-        v_prediction=_predicts_v(sd_model, patcher),
+        prediction=_prediction(sd_model, patcher),
         controlnet=getattr(patcher, "controlnet_linked_list", None) is not None or is_controlled(unet),
         transformer_options=getattr(patcher, "model_options", {}).get("transformer_options", {}),
     )
@@ -72,10 +72,10 @@ def is_controlled(unet: nn.Module) -> bool:
     return "forward" in vars(unet) and hasattr(unet, "_original_forward")
 
 
-def _predicts_v(sd_model: Any, patcher: Any) -> bool:
-    """A1111 and reForge say so on the model, Forge on the predictor beside the UNet."""
+def _prediction(sd_model: Any, patcher: Any) -> str:
+    """A1111 and reForge say it on the model, Forge on the predictor beside the UNet; some say nothing of noise."""
     predictor = getattr(getattr(patcher, "model", None), "predictor", None)
-    return (
-        getattr(sd_model, "parameterization", None) == "v"
-        or getattr(predictor, "prediction_type", None) == "v_prediction"
-    )
+    said = {getattr(sd_model, "parameterization", None), getattr(predictor, "prediction_type", None)} - {None}
+    if said & {"v", "v_prediction"}:
+        return "v"
+    return "noise" if said <= {"eps", "epsilon"} else "other"

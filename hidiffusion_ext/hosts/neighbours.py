@@ -38,10 +38,12 @@ def conflicts(unet: nn.Module, unet_map: UNetMap, transformer_options: Mapping[s
             of single ones (StyleAlign, reference), by (part, block, ...).
     """
     found: dict[Part, str] = {}
+    if is_controlled(unet):
+        found[Part.RELAY] = "a ControlNet is at work, whose picture has one size"
     if _shrinks_features(transformer_options):
-        found[Part.RAU_NET] = found[Part.REDILATION] = "Deep Shrink (Kohya HRFix) is on"
+        found |= dict.fromkeys((Part.RAU_NET, Part.REDILATION, Part.RELAY), "Deep Shrink (Kohya HRFix) is on")
     elif _adds_to_tokens(unet, transformer_options):
-        found[Part.RAU_NET] = LLLITE_IN_USE
+        found |= dict.fromkeys((Part.RAU_NET, Part.RELAY), LLLITE_IN_USE)
     elif _runs_beside_downsamplers(unet, unet_map):
         found[Part.RAU_NET] = "a LoRA is computed beside a downsampler (setting: old method for Lora)"
     if reason := _windows_conflict(unet, unet_map, transformer_options):

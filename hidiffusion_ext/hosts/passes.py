@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..core import Options, Plan, Task, make_plan, map_unet
+from ..core import Options, Plan, Task, UNetMap, make_plan, map_unet, planning
 from ..core.plan import Part
 from ..core.windows import Size
 from .model import Model, find_model
@@ -23,18 +23,38 @@ def plan_pass(p: Any, options: Options, latent: Size, *, hires: bool) -> tuple[M
     Raises:
         Refused: if this model cannot be patched, or not as asked or not beside what else is at work.
     """
+    model, unet_map, task = _found(p, hires=hires)
+    return model, make_plan(options, unet_map, latent, task)
+
+
+def native_side(p: Any, options: Options) -> int:
+    """Pixels per side that the model which is loaded now was made for.
+
+    Raises:
+        Refused: if this model cannot be patched.
+    """
+    _, unet_map, task = _found(p, hires=False)
+    return planning.native_side(options, unet_map, task)
+
+
+def _found(p: Any, *, hires: bool) -> tuple[Model, UNetMap, Task]:
+    """The model that is loaded now, its sites, and what else is known of a pass with it."""
     model = find_model(p)
     unet_map = map_unet(model.unet)
     is_playground = "playground" in model.name.casefold()
     task = Task(
         hires,
         hires or hasattr(p, "init_images"),
-        model.v_prediction,
+        model.prediction == "v",
         is_playground,
         model.controlnet,
-        {**conflicts(model.unet, unet_map, model.transformer_options), **_unguided(p, hires=hires)},
+        {
+            **conflicts(model.unet, unet_map, model.transformer_options),
+            **_unguided(p, hires=hires),
+            **({Part.RELAY: "this model predicts neither noise nor v"} if model.prediction == "other" else {}),
+        },
     )
-    return model, make_plan(options, unet_map, latent, task)
+    return model, unet_map, task
 
 
 def _unguided(p: Any, *, hires: bool) -> dict[Part, str]:

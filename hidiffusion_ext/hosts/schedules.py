@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import math
 from typing import Any
 
 import torch
 
-from modules import sd_samplers
+from modules import sd_models, sd_samplers, sd_samplers_common
 
 from ..core import NoiseLevels, Schedule
 
@@ -34,6 +35,43 @@ def pass_schedule(sampler: Any, arguments: dict[str, Any]) -> Schedule:
     model = sampler.model_wrap
     of_pass, of_training = (model.sigma_to_t(levels.to(model.sigmas)).tolist() for levels in (sigmas, model.sigmas))
     return Schedule(of_pass, NoiseLevels(of_training, model.sigmas.tolist()))
+
+
+SAMPLER = "Euler"
+"""What the host's API takes where a payload names no sampling method."""
+
+
+def in_hires_pass(job: Any) -> Any:
+    """A copy of a job as it is in its hires pass."""
+    second = copy.copy(job)
+    second.is_hr_pass = True
+    second.sampler_name, second.scheduler = job.hr_sampler_name or job.sampler_name, job.hr_scheduler or job.scheduler
+    return second
+
+
+def hires_steps(job: Any) -> tuple[int, int]:
+    """Steps of the whole schedule, and the one counted from the end at which the job's hires pass begins."""
+    return sd_samplers_common.setup_img2img_steps(job, job.hr_second_pass_steps or job.steps)
+
+
+def asked_schedule(job: Any, steps: int, last_step: int | None = None) -> Schedule:
+    """The schedule of a pass as a job asks for it: a name that the host does not know is what the host makes of it.
+
+    Args:
+        job: The job as it is in that pass; stays as it is.
+        steps, last_step: See `expected_schedule`.
+
+    Raises:
+        Exception: if the host cannot tell it.
+    """
+    if job.sd_model is None or job.sd_model is not sd_models.model_data.sd_model:
+        raise LookupError("samplers are made for the model in use, and load one if there is none")
+    asked = job.sampler_name or SAMPLER, job.scheduler
+    sampler, scheduler = sd_samplers.get_sampler_and_scheduler(*asked, convert_automatic=False)
+    settled = copy.copy(job)
+    settled.scheduler = settled.hr_scheduler = scheduler
+    settled.extra_generation_params = {}
+    return expected_schedule(settled, sampler, steps, last_step)
 
 
 def expected_schedule(p: Any, sampler_name: str | None, steps: int, last_step: int | None = None) -> Schedule:

@@ -11,17 +11,19 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from types import SimpleNamespace
 from typing import Any
 
 from fastapi import Depends, FastAPI, Header, HTTPException, Request
 from fastapi.security import HTTPBasic, HTTPBasicCredentials
 
-from modules import processing, sd_models, sd_samplers, sd_samplers_common
+from modules import processing, sd_models, sd_samplers_common
 
-from ..core import OptionError, Options, Schedule
+from ..core import Method, OptionError, Options, Refused, Schedule
 from ..core.options import SETTINGS, Setting, quoted
-from ..hosts.schedules import expected_schedule
+from ..hosts.native_first import arrange
+from ..hosts.schedules import asked_schedule, hires_steps, in_hires_pass
 from .plan_view import Pass, view
 
 PATH = "/hidiffusion/v1/plan"
@@ -65,9 +67,6 @@ NAMES = {
 }
 """The names that can be asked, with the help for them. As in a payload, a sampling method that the host does not know
 is taken for the one that the host takes it for."""
-
-SAMPLER = "Euler"
-"""What the host's API takes where a payload names no sampling method."""
 
 SAME = "Use same "
 """How the page's lists say that the hires pass has the first one's sampling method or schedule type."""
@@ -123,24 +122,30 @@ def _answer(query: Mapping[str, str]) -> dict[str, Any]:
     job = SimpleNamespace(**{name: setting.default for name, setting in JOB.items()} | dict.fromkeys(NAMES) | asked)
     vars(job).update(names, is_hr_pass=False, sampler_noise_scheduler_override=None, extra_generation_params={})
     job.sd_model = _loaded_model(job.model)
-    return view(job, options, _passes(job, img2img="denoising_strength" in asked and not job.enable_hr))
-
-
-def _passes(job: Any, *, img2img: bool) -> list[Pass]:
-    """The passes of a job, in the sizes and steps that the host will give them."""
-    if img2img:
-        job.init_images = ()
-        size = int(job.width * job.scale_by), int(job.height * job.scale_by)
-        return [_pass("Picture", job, *size, *sd_samplers_common.setup_img2img_steps(job))]
-    if not job.enable_hr:
-        return [_pass("Picture", job, job.width, job.height, job.steps)]
+    if "denoising_strength" in asked and not job.enable_hr:
+        return view(job, options, [_img2img_pass(job)])
     job.applied_old_hires_behavior_to = None
+    at_once = None if job.enable_hr else _pass("Picture", job, job.width, job.height, job.steps)
+    with suppress(Refused):  # said in the view
+        if options.method is Method.NATIVE_FIRST:
+            arrange(job, options)
+    if at_once and not job.enable_hr:
+        return view(job, options, [at_once])
+    return view(job, options, _two_passes(job), at_once)
+
+
+def _img2img_pass(job: Any) -> Pass:
+    job.init_images = ()
+    size = int(job.width * job.scale_by), int(job.height * job.scale_by)
+    return _pass("Picture", job, *size, *sd_samplers_common.setup_img2img_steps(job))
+
+
+def _two_passes(job: Any) -> list[Pass]:
+    """The passes of a job with hires fix, in the sizes and steps that the host will give them."""
     processing.StableDiffusionProcessingTxt2Img.calculate_target_resolution(job)
     first = _pass("First pass", job, job.width, job.height, job.steps)
-    second = SimpleNamespace(**{**vars(job), "is_hr_pass": True})
-    second.sampler_name, second.scheduler = job.hr_sampler_name or job.sampler_name, job.hr_scheduler or job.scheduler
-    steps = sd_samplers_common.setup_img2img_steps(job, job.hr_second_pass_steps or job.steps)
-    return [first, _pass("Hires pass", second, job.hr_upscale_to_x, job.hr_upscale_to_y, *steps)]
+    second = in_hires_pass(job)
+    return [first, _pass("Hires pass", second, job.hr_upscale_to_x, job.hr_upscale_to_y, *hires_steps(second))]
 
 
 def _pass(name: str, job: Any, width: int, height: int, steps: int, last_step: int | None = None) -> Pass:
@@ -153,25 +158,11 @@ def _pass(name: str, job: Any, width: int, height: int, steps: int, last_step: i
         steps, last_step: What the host makes of steps and strength; no `last_step` for a pass from noise alone.
     """
     try:
-        return Pass(name, width, height, _schedule(job, steps, last_step), hires=job.is_hr_pass)
+        return Pass(name, width, height, asked_schedule(job, steps, last_step), hires=job.is_hr_pass)
     except Exception:  # whatever a host, a model or another extension's sampler may raise: a guess, evenly spaced
         even = [999 * (1 - step / steps) for step in range(steps)] or [0.0]
         even = even if last_step is None else even[-max(1, last_step + 1) :]
         return Pass(name, width, height, Schedule(even), hires=job.is_hr_pass, about=True)
-
-
-def _schedule(job: Any, steps: int, last_step: int | None) -> Schedule:
-    """What the host's own functions say that a pass will run.
-
-    Raises:
-        Exception: if they cannot.
-    """
-    if job.sd_model is None or job.sd_model is not sd_models.model_data.sd_model:
-        raise LookupError("samplers are made for the model in use, and load one if there is none")
-    asked = job.sampler_name or SAMPLER, job.scheduler
-    sampler, scheduler = sd_samplers.get_sampler_and_scheduler(*asked, convert_automatic=False)
-    settled = SimpleNamespace(**{**vars(job), "scheduler": scheduler, "hr_scheduler": scheduler})
-    return expected_schedule(settled, sampler, steps, last_step)
 
 
 def _loaded_model(name: str | None) -> Any:

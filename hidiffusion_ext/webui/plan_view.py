@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..core import Options, Plan, Refused, Schedule
-from ..core.cost import Cost, count, speed_up
+from ..core.cost import Cost, count, plain, speed_up
 from ..core.plan import CELL
 from ..core.planning import without_effect
 from ..core.windows import Size
@@ -39,13 +39,14 @@ class Pass:
     about: bool = False
 
 
-def view(job: Any, options: Options, passes: list[Pass]) -> dict[str, Any]:
+def view(job: Any, options: Options, passes: list[Pass], at_once: Pass | None = None) -> dict[str, Any]:
     """The plan of a job as plain JSON values; nothing is loaded and nothing is changed.
 
     Args:
         job: What the host's jobs are to `find_model`: its `sd_model` is the model, None if there is none in memory.
         options: What would be asked for; `enabled` is not looked at.
         passes: The job's passes, first one first.
+        at_once: The only pass it would have without HiDiffusion, if that makes others of it.
 
     Returns:
         `model`: family and checkpoint in words; `refused`: why nothing can be done, a sentence or empty;
@@ -82,12 +83,14 @@ def view(job: Any, options: Options, passes: list[Pass]) -> dict[str, Any]:
                 "preset": plan.preset.value if active else "",
                 "active": active,
                 "text": plan.describe(one.schedule, about=one.about),
-                "speed": _speed(cost) if active else "",
+                "speed": _speed(speed_up(cost)) if active else "",
                 "speed_up": round(speed_up(cost), 2),
                 "work": [round(share, 3) for share in cost.steps],
             }
         )
     plans = [plan for _, plan in planned]
+    direct = plain(plans[-1], at_once.schedule) if at_once else None
+    faster = speed_up(*costs, direct=direct)
     idle = {
         name: reason
         for name, reason in without_effect(options, plans[0]).items()
@@ -96,8 +99,8 @@ def view(job: Any, options: Options, passes: list[Pass]) -> dict[str, Any]:
     return {
         "model": f"{family}{_checkpoint(model)}",
         "refused": "",
-        "mark": _speed(*costs) if any(entry["active"] for entry in entries) else "nothing to do",
-        "speed_up": round(speed_up(*costs), 2),
+        "mark": _speed(faster) if at_once or any(entry["active"] for entry in entries) else "nothing to do",
+        "speed_up": round(faster, 2),
         "advice": FAR if any(_is_far(plan) for plan in plans) else "",
         "passes": entries,
         "notes": {**_preset_values(plans), **{name: f"Not used: {idle[name]}." for name in idle}},
@@ -141,8 +144,7 @@ def _checkpoint(model: Model) -> str:
     return f" ({model.name})" if model.name else ""
 
 
-def _speed(*costs: Cost) -> str:
-    factor = speed_up(*costs)
+def _speed(factor: float) -> str:
     if factor >= 1.05:
         return f"up to {factor:.1f} times as fast"
     if factor <= 0.95:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ from modules import scripts
 
 from ..core import (
     Change,
+    Method,
     OptionError,
     Options,
     Plan,
@@ -27,6 +28,7 @@ from ..core.options import SETTINGS
 from ..core.plan import CELL
 from ..core.windows import Size
 from ..hosts.guidance import changed_guidance
+from ..hosts.native_first import arrange, prepare_prompts
 from ..hosts.passes import plan_pass
 from ..hosts.sampling import around_next_pass
 from . import infotext
@@ -82,8 +84,15 @@ class HiDiffusionScript(scripts.Script):
         return controls
 
     def process(self, p: Any, *args: Any) -> None:
-        """Starts a job with nothing noted."""
+        """Starts a job with nothing noted, and with other passes if its method makes them."""
         infotext.forget(p.extra_generation_params)
+        options = self._options(p, args)
+        if options is None or options.method is not Method.NATIVE_FIRST:
+            return
+        with suppress(Refused):  # said when the pass starts
+            if said := arrange(p, options):
+                prepare_prompts(p)
+                logger.info("%s", said)
 
     def process_batch(self, p: Any, *args: Any, **kwargs: Any) -> None:
         """Notes what is expected, for the settings file the host writes before sampling starts."""

@@ -13,7 +13,7 @@ FILES = sorted([*ROOT.glob("hidiffusion_ext/**/*.py"), *ROOT.glob("scripts/*.py"
 SCRIPTS = sorted(ROOT.glob("javascript/*.js"))
 
 IMPORTS = {
-    "__future__", "bisect", "collections", "contextlib", "dataclasses", "enum", "functools", "html", "importlib",
+    "__future__", "bisect", "collections", "contextlib", "copy", "dataclasses", "enum", "functools", "html", "importlib",
     "inspect", "itertools", "json", "logging", "math", "operator", "reprlib", "secrets", "sys", "types", "typing",
     "torch", "einops", "gradio", "fastapi",
     "modules", "launch", "hidiffusion_ext",  # the host's, and its own

@@ -45,15 +45,15 @@ def test_a_compiled_unet_is_unwrapped() -> None:
 def test_name_and_prediction() -> None:
     info = SimpleNamespace(name="v2-1_768.safetensors")
     model = find_model(job(model=wrapped(UNET), sd_checkpoint_info=info, parameterization="v"))
-    assert (model.name, model.v_prediction) == ("v2-1_768.safetensors", True)
-    assert not find_model(job(model=wrapped(UNET))).v_prediction
+    assert (model.name, model.prediction) == ("v2-1_768.safetensors", "v")
+    assert find_model(job(model=wrapped(UNET))).prediction == "noise"
 
 
-@pytest.mark.parametrize(("kind", "is_v"), [("v_prediction", True), ("epsilon", False)])
-def test_forge_keeps_the_prediction_beside_the_unet(kind: str, is_v: bool) -> None:
+@pytest.mark.parametrize(("kind", "prediction"), [("v_prediction", "v"), ("epsilon", "noise"), ("const", "other")])
+def test_forge_keeps_the_prediction_beside_the_unet(kind: str, prediction: str) -> None:
     model = SimpleNamespace(diffusion_model=UNET, predictor=SimpleNamespace(prediction_type=kind))
     forge = SimpleNamespace(unet=SimpleNamespace(model=model))
-    assert find_model(job(forge_objects=forge)).v_prediction is is_v
+    assert find_model(job(forge_objects=forge)).prediction == prediction
 
 
 @pytest.mark.parametrize("model", [{}, {"model": None}, {"model": wrapped(None)}, {"model": wrapped("flux")}])

@@ -1,0 +1,46 @@
+"""Native first: a large picture as a native one, and a second pass over it, enlarged. The numbers of it.
+
+The second pass begins with so much noise that the enlarged picture's large shapes stay and its details are drawn anew
+(arXiv 2410.18410 and 2503.02537 begin their last one at a sigma of 1 to 1.15).
+"""
+
+from __future__ import annotations
+
+import math
+
+from .plan import CELL
+
+RESTART_NOISE = 0.54
+"""The noise's share of the variance where the second pass begins: a sigma of 1.08."""
+
+RESTART_STEPS = 0.3
+"""The steps of the second pass for each step of the first: 15 for 50 (arXiv 2410.18410)."""
+
+AREA_BETWEEN = 0.9, 1.1
+"""How far the first pass's area may be from the native one, to have the aspect of the picture."""
+
+
+def first_size(width: int, height: int, native: int) -> tuple[int, int]:
+    """The first pass's (width, height) for a picture of the given one: the native area, and most nearly its aspect.
+
+    All in pixels, multiples of 8.
+    """
+    low, high = (share * native**2 for share in AREA_BETWEEN)
+    aspect = width / height
+    sizes = [
+        (w, h)
+        for w in range(CELL, math.ceil(high / CELL) + CELL, CELL)
+        for h in {max(CELL, round(w / aspect / CELL + nudge) * CELL) for nudge in (-0.5, 0.5)}
+        if low <= w * h <= high
+    ]
+
+    def error(size: tuple[int, int]) -> tuple[float, float]:
+        w, h = size
+        return round(abs(math.log(w / h / aspect)), 3), abs(math.log(w * h / native**2))
+
+    return min(sizes, key=error)
+
+
+def second_steps(steps: int) -> int:
+    """The second pass's steps where the first one's are given."""
+    return max(1, round(RESTART_STEPS * steps))

@@ -1,0 +1,68 @@
+"""The relay's stages: at which sizes the UNet is called before the full one, and until which noise."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from .options import Options, Preset, Refused
+from .plan import Plan, Stage, Task
+from .schedule import DISCRETE, Span
+from .windows import Size
+
+TWO_STAGES_FROM = 3
+"""From this multiple of the native side on there is a stage between the native size and the full one."""
+
+NATIVE_SIGMA = 1.7
+"""The noise at which a native picture of 64 cells a side is handed on: its layout is settled, its details are not.
+At full size that is as many times more as its sides are longer."""
+
+BETWEEN_SIGMA = 2.3
+"""The noise, at full size, at which the stage between is handed on, for the same native side."""
+
+SIGMA_SIDE = 512
+"""Pixels per native side for which the two sigmas above are meant. A layout of fewer cells is settled at less noise, in
+proportion (arXiv 2301.11093, section 3.1); larger native sides are given the same ones."""
+
+CELLS = 8
+"""A stage's sides are multiples of so many latent cells, which every UNet halves without a remainder."""
+
+
+def add_relay(options: Options, plan: Plan, task: Task) -> Plan:
+    """The plan with a relay.
+
+    Raises:
+        Refused: if the preset is HiDiffusion's Turbo.
+    """
+    if options.preset is Preset.TURBO:
+        raise Refused("the Turbo preset belongs to the method HiDiffusion")
+    preset = options.preset
+    if preset is Preset.AUTO:
+        preset = Preset.X4 if plan.enlargement >= TWO_STAGES_FROM else Preset.X2
+    scale = min(1.0, plan.native / SIGMA_SIDE)
+    handed_on = _share(NATIVE_SIGMA * plan.enlargement * scale)
+    two = preset is Preset.X4
+    preset_t1, preset_t2 = (_share(BETWEEN_SIGMA * scale), handed_on) if two else (handed_on, 0.0)
+    t1, t2 = options.t1 or preset_t1, options.t2 or preset_t2
+    native, between = plan.enlargement, plan.enlargement**0.5
+    stages = (
+        [
+            Stage(_reduced(plan.latent, by), Span(*ends), windowed)
+            for by, ends, windowed in ((native, (0, t2), False), (between, (t2, t1), True))
+        ]
+        if t2
+        else [Stage(_reduced(plan.latent, native), Span(0, t1), windowed=False)]
+    )
+    kept = tuple(stage for stage in stages if stage.span.end > stage.span.start)
+    return dataclasses.replace(
+        plan, preset=preset, preset_t1=preset_t1, preset_t2=preset_t2, stages=kept, v_prediction=task.v_prediction
+    )
+
+
+def _share(sigma: float) -> float:
+    """The share of Stable Diffusion's noise schedule that is over at a sigma."""
+    return 1 - DISCRETE.left(DISCRETE.at_sigma(sigma))
+
+
+def _reduced(size: Size, factor: float) -> Size:
+    height, width = (max(CELLS, round(side / factor / CELLS) * CELLS) for side in size)
+    return height, width

@@ -1,0 +1,93 @@
+"""Makes a large txt2img job one with the host's own hires fix: a native first pass, and a second one over it."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from typing import Any
+
+from modules import shared
+
+from ..core import Options
+from ..core.native_first import RESTART_NOISE, first_size, second_steps
+from ..core.plan import is_large
+from .passes import native_side
+from .schedules import asked_schedule, hires_steps, in_hires_pass
+
+UPSCALER = "hidiffusion_upscaler"
+"""The host's option with the name of the upscaler between the passes."""
+
+USUAL_UPSCALER = "Lanczos"
+"""A plain kernel in pixels, which every host has."""
+
+USUAL_STRENGTH = 0.35
+"""Where the host cannot say which noise a strength stands for."""
+
+
+def arrange(p: Any, options: Options) -> str:
+    """Sets hires fix and the first size of a job from noise alone, unless it has hires fix of its own or is not large.
+
+    To be asked when the job's model is in memory and before the host works out its sizes.
+
+    Returns:
+        What was done, in words; empty if nothing.
+
+    Raises:
+        Refused: if this model cannot be patched.
+    """
+    if getattr(p, "enable_hr", True):  # a job of img2img has no such switch
+        return ""
+    width, height, native = p.width, p.height, native_side(p, options)
+    if not is_large((width, height), native):
+        return ""
+    p.enable_hr = True
+    p.width, p.height = first_size(width, height, native)
+    p.applied_old_hires_behavior_to = p.width, p.height  # by a setting the host would take another first size
+    p.hr_scale, p.hr_resize_x, p.hr_resize_y = 1.0, width, height
+    p.hr_upscaler = upscaler()
+    p.hr_second_pass_steps = second_steps(p.steps)
+    p.denoising_strength = _strength(p)
+    if hasattr(p, "hr_cfg"):  # the Forge family's, which says nothing where there was no hires fix
+        p.hr_cfg = p.cfg_scale
+        p.hr_additional_modules = p.hr_additional_modules or ["Use same choices"]
+    return f"{p.width}x{p.height} first, then {width}x{height} at a strength of {p.denoising_strength:g}"
+
+
+def prepare_prompts(p: Any) -> None:
+    """Lets the host prepare the second pass's prompts, which it did not as long as there was none.
+
+    They are those of the first pass, as other extensions have made them, unless the job has some of its own.
+    """
+    first = {name: getattr(p, name) for name in ("all_prompts", "all_negative_prompts")}
+    same = {name: not getattr(p, own) for name, own in zip(first, ("hr_prompt", "hr_negative_prompt"))}
+    p.setup_prompts()
+    for name, prompts in first.items():
+        setattr(p, name, prompts)
+        if same[name]:
+            setattr(p, name.replace("all_", "all_hr_"), list(prompts))
+
+
+def upscaler() -> str:
+    """The upscaler chosen on the Settings page, if the host still has it."""
+    chosen = getattr(shared.opts, UPSCALER, USUAL_UPSCALER)
+    return chosen if chosen in upscalers() else USUAL_UPSCALER
+
+
+def upscalers() -> list[str]:
+    """The host's upscalers that enlarge pixels."""
+    return [known.name for known in shared.sd_upscalers if known.name != "None"]
+
+
+def _strength(p: Any) -> float:
+    """The strength, in hundredths, at which the second pass begins with the noise that it is meant to begin with."""
+
+    def noise(strength: float) -> float:
+        second = in_hires_pass(p)
+        second.denoising_strength = strength
+        schedule = asked_schedule(second, *hires_steps(second))
+        return schedule.levels.noise(schedule.timesteps[0])
+
+    strengths = [hundredths / 100 for hundredths in range(1, 100)]
+    try:
+        return strengths[bisect_left(strengths, RESTART_NOISE, hi=len(strengths) - 1, key=noise)]
+    except Exception:  # whatever a host, a model or another extension's sampler may raise
+        return USUAL_STRENGTH
