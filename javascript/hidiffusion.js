@@ -130,7 +130,8 @@
         const size = element("div", "picture");
         size.append(drawSize(pass));
         const words = element("div", "words");
-        const title = element("div", "title", `${pass.name}: ${pass.width}x${pass.height}`);
+        const strength = pass.strength === null ? "" : `, strength ${pass.strength}`;
+        const title = element("div", "title", `${pass.name}: ${pass.width}x${pass.height}${strength}`);
         title.append(element("span", "aside", `${pass.area}x the native area`));
         const steps = element("div", "steps");
         steps.append(drawSteps(pass));

@@ -16,14 +16,15 @@ RESTART_NOISE = 0.54
 RESTART_STEPS = 0.3
 """The steps of the second pass for each step of the first: 15 for 50 (arXiv 2410.18410)."""
 
-AREA_BETWEEN = 0.9, 1.1
+AREA_BETWEEN = 0.8, 1.25
 """How far the first pass's area may be from the native one, to have the aspect of the picture."""
 
 
 def first_size(width: int, height: int, native: int) -> tuple[int, int]:
-    """The first pass's (width, height) for a picture of the given one: the native area, and most nearly its aspect.
+    """The first pass's (width, height) for a picture of the given one: its aspect to within half a per cent, if that is
+    possible, and most nearly the native area.
 
-    All in pixels, multiples of 8.
+    All in pixels; the first pass's are multiples of 8.
     """
     low, high = (share * native**2 for share in AREA_BETWEEN)
     aspect = width / height
@@ -36,7 +37,7 @@ def first_size(width: int, height: int, native: int) -> tuple[int, int]:
 
     def error(size: tuple[int, int]) -> tuple[float, float]:
         w, h = size
-        return round(abs(math.log(w / h / aspect)), 3), abs(math.log(w * h / native**2))
+        return round(abs(math.log(w / h / aspect)), 2), abs(math.log(w * h / native**2))
 
     return min(sizes, key=error)
 

@@ -154,7 +154,8 @@ class Options:
     method: Method = _option(
         Method.HIDIFFUSION,
         "Method",
-        "HiDiffusion makes large pictures faster; ScaleCrafter keeps full resolution in every step and gains no speed.",
+        "HiDiffusion: faster, one pass. ScaleCrafter: full resolution in every step, no gain in speed. Native first: a "
+        "small picture, enlarged and drawn over, by hires fix. Relay: small first, too, but inside one pass.",
     )
     rau_net: bool = _option(
         True,

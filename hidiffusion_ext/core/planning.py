@@ -104,13 +104,15 @@ def without_effect(options: Options, plan: Plan) -> dict[str, str]:
     """
     found: dict[str, str] = {}
     if options.method is Method.SCALECRAFTER:
-        found |= dict.fromkeys(("rau_net", "t2"), "only with the method HiDiffusion")
+        found["t2"] = "not with the method ScaleCrafter"
         if plan.preset is not Preset.X4:
             found |= dict.fromkeys(("dispersion", "damped_guidance"), "only with the preset 4x")
     else:
         found |= dict.fromkeys(("dispersion", "damped_guidance"), "only with the method ScaleCrafter")
-        if not options.rau_net:
-            found |= dict.fromkeys(("t1", "t2"), "RAU-Net is off")
+    if WORKS_BY[options.method] is not Part.RAU_NET:
+        found["rau_net"] = "only with the methods HiDiffusion and Native first"
+    elif not options.rau_net:
+        found |= dict.fromkeys(("t1", "t2"), "RAU-Net is off")
     if not options.msw_msa:
         found["window_shift"] = "MSW-MSA is off"
     if not plan.over_picture:

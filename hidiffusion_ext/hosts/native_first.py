@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
+from functools import partial
 from typing import Any
 
 from modules import shared
@@ -18,6 +19,9 @@ UPSCALER = "hidiffusion_upscaler"
 
 USUAL_UPSCALER = "Lanczos"
 """A plain kernel in pixels, which every host has."""
+
+STRENGTHS = [hundredths / 100 for hundredths in range(1, 100)]
+"""As fine as the page has them."""
 
 USUAL_STRENGTH = 0.35
 """Where the host cannot say which noise a strength stands for."""
@@ -44,8 +48,7 @@ def arrange(p: Any, options: Options) -> str:
     p.applied_old_hires_behavior_to = p.width, p.height  # by a setting the host would take another first size
     p.hr_scale, p.hr_resize_x, p.hr_resize_y = 1.0, width, height
     p.hr_upscaler = upscaler()
-    p.hr_second_pass_steps = second_steps(p.steps)
-    p.denoising_strength = _strength(p)
+    p.hr_second_pass_steps, p.denoising_strength = _second_pass(p)
     if hasattr(p, "hr_cfg"):  # the Forge family's, which says nothing where there was no hires fix
         p.hr_cfg = p.cfg_scale
         p.hr_additional_modules = p.hr_additional_modules or ["Use same choices"]
@@ -77,17 +80,26 @@ def upscalers() -> list[str]:
     return [known.name for known in shared.sd_upscalers if known.name != "None"]
 
 
-def _strength(p: Any) -> float:
-    """The strength, in hundredths, at which the second pass begins with the noise that it is meant to begin with."""
+def _second_pass(p: Any) -> tuple[int, float]:
+    """Steps and strength, in hundredths, with which the second pass begins nearest to the noise it is meant to.
 
-    def noise(strength: float) -> float:
+    A schedule has that noise between two of its steps, so one step more or less may come nearer.
+    """
+    usual = second_steps(p.steps)
+
+    def off(steps: int, strength: float) -> float:
+        """How much more noise there is than there is meant to be."""
         second = in_hires_pass(p)
-        second.denoising_strength = strength
+        second.hr_second_pass_steps, second.denoising_strength = steps, strength
         schedule = asked_schedule(second, *hires_steps(second))
-        return schedule.levels.noise(schedule.timesteps[0])
+        return schedule.levels.noise(schedule.timesteps[0]) - RESTART_NOISE
 
-    strengths = [hundredths / 100 for hundredths in range(1, 100)]
+    found: list[tuple[float, int, float]] = []
     try:
-        return strengths[bisect_left(strengths, RESTART_NOISE, hi=len(strengths) - 1, key=noise)]
+        for steps in {usual, usual + 1, max(1, usual - 1)}:
+            above = bisect_left(STRENGTHS, 0, lo=1, hi=len(STRENGTHS) - 1, key=partial(off, steps))
+            found += [(abs(off(steps, strength)), steps, strength) for strength in STRENGTHS[above - 1 : above + 1]]
     except Exception:  # whatever a host, a model or another extension's sampler may raise
-        return USUAL_STRENGTH
+        return usual, USUAL_STRENGTH
+    _, steps, strength = min(found)
+    return steps, strength

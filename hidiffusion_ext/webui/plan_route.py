@@ -157,12 +157,14 @@ def _pass(name: str, job: Any, width: int, height: int, steps: int, last_step: i
         width, height: Pixels.
         steps, last_step: What the host makes of steps and strength; no `last_step` for a pass from noise alone.
     """
+    about = False
     try:
-        return Pass(name, width, height, asked_schedule(job, steps, last_step), hires=job.is_hr_pass)
+        schedule = asked_schedule(job, steps, last_step)
     except Exception:  # whatever a host, a model or another extension's sampler may raise: a guess, evenly spaced
         even = [999 * (1 - step / steps) for step in range(steps)] or [0.0]
-        even = even if last_step is None else even[-max(1, last_step + 1) :]
-        return Pass(name, width, height, Schedule(even), hires=job.is_hr_pass, about=True)
+        schedule, about = Schedule(even if last_step is None else even[-max(1, last_step + 1) :]), True
+    strength = None if last_step is None else job.denoising_strength
+    return Pass(name, width, height, schedule, job.is_hr_pass, strength, about)
 
 
 def _loaded_model(name: str | None) -> Any:

@@ -28,6 +28,7 @@ class Pass:
         width, height: Its size in pixels.
         schedule: The noise levels it will run.
         hires: The second pass of a hires-fix job.
+        strength: The denoising strength of a pass over a picture; None for one from noise alone.
         about: The host could not say the noise levels, and they are a guess.
     """
 
@@ -36,6 +37,7 @@ class Pass:
     height: int
     schedule: Schedule
     hires: bool = False
+    strength: float | None = None
     about: bool = False
 
 
@@ -52,11 +54,11 @@ def view(job: Any, options: Options, passes: list[Pass], at_once: Pass | None = 
         `model`: family and checkpoint in words; `refused`: why nothing can be done, a sentence or empty;
         `mark`: all of it in two or three words; `advice`: a sentence on what would give better pictures, or empty;
         `speed_up`: how many times fewer multiplications the whole job takes; `passes`: one entry per pass, empty if
-        refused, with its `name`, `width`, `height`, `steps`, `native` (the side the model was made for), `area` (how
-        many times the native one), `preset`, `active`, `text` (what is active until which step, or why nothing is),
-        `speed` (what to expect, in words), `speed_up`, and `work` (each step's multiplications as a share of what it
-        takes without HiDiffusion); `notes`: what is to be said beside a setting's control, by name; `without_effect`:
-        the names of settings that change nothing as things are.
+        refused, with its `name`, `width`, `height`, `steps`, `strength` (null for a pass from noise alone), `native`
+        (the side the model was made for), `area` (how many times the native one), `preset`, `active`, `text` (what is
+        active until which step, or why nothing is), `speed` (what to expect, in words), `speed_up`, and `work` (each
+        step's multiplications as a share of what it takes without HiDiffusion); `notes`: what is to be said beside a
+        setting's control, by name; `without_effect`: the names of settings that change nothing as things are.
     """
     if job.sd_model is None:
         return _refused("no model is in memory yet; the plan is shown once one is loaded")
@@ -78,6 +80,7 @@ def view(job: Any, options: Options, passes: list[Pass], at_once: Pass | None = 
                 "width": one.width,
                 "height": one.height,
                 "steps": one.schedule.steps,
+                "strength": one.strength,
                 "native": plan.native,
                 "area": round(one.width * one.height / plan.native**2, 2),
                 "preset": plan.preset.value if active else "",

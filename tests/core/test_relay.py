@@ -1,0 +1,143 @@
+"""The relay: calls at smaller sizes, their answers enlarged, and when."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from unets import inputs, tiny_unet
+
+from hidiffusion_ext.core import Family, Options, Plan, Refused, Run, Schedule, Task, hidiffusion, make_plan, map_unet
+from hidiffusion_ext.core.cost import count
+from hidiffusion_ext.core.plan import Part
+from hidiffusion_ext.core.planning import without_effect
+from hidiffusion_ext.core.relay import Call, enlarge, noise_kept, shrink
+from hidiffusion_ext.core.schedule import DISCRETE
+
+UNET = tiny_unet()
+SIZES = [((32, 32), (16, 16)), ((24, 48), (16, 32)), ((48, 40), (16, 16)), ((136, 240), (48, 88))]
+EVEN = [999.0 * (1 - step / 10) for step in range(10)]
+
+
+def relay(size: int = 128, task: Task = Task(), **options: Any) -> Plan:
+    """A plan for a square picture by a model made for 64x64."""
+    asked = Options.from_mapping({"native_size": 64, "method": "Relay", **options})
+    return make_plan(asked, map_unet(UNET), (size // 8, size // 8), task)
+
+
+@pytest.mark.parametrize(("large", "small"), SIZES)
+def test_shrinking_takes_means_and_enlarging_gives_them_back(large: tuple[int, int], small: tuple[int, int]) -> None:
+    flat = torch.randn(2, 4, 1, 1).expand(2, 4, *large)
+    torch.testing.assert_close(shrink(flat, small), flat[..., : small[0], : small[1]])
+    x = torch.randn(1, 4, *large)
+    torch.testing.assert_close(shrink(x, small).mean((2, 3)), x.mean((2, 3)), atol=1e-5, rtol=1e-5)
+    smooth = torch.nn.functional.interpolate(torch.randn(1, 4, 6, 6), size=small, mode="bicubic")
+    assert (shrink(enlarge(smooth, large), small) - smooth).abs().max() < 0.01 * smooth.abs().max()
+
+
+@pytest.mark.parametrize(("large", "small"), SIZES)
+def test_the_noise_that_is_left_is_known(large: tuple[int, int], small: tuple[int, int]) -> None:
+    noise = torch.randn(256, 1, *large, generator=torch.Generator().manual_seed(0))
+    assert shrink(noise, small).std().item() == pytest.approx(noise_kept(large, small), rel=0.01)
+    if large == (32, 32):
+        assert noise_kept(large, small) == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("v_prediction", [False, True])
+@pytest.mark.parametrize("sigma", [0.5, 3.0, 14.6])
+def test_a_perfect_answer_becomes_the_enlarged_clean_latent(v_prediction: bool, sigma: float) -> None:
+    clean_small, noise = torch.randn(1, 4, 16, 16), torch.randn(1, 4, 32, 32)
+    x = (enlarge(clean_small, (32, 32)) + sigma * noise) / (1 + sigma**2) ** 0.5
+    mask = torch.rand(1, 5, 32, 32)
+    call = Call(torch.cat([x, mask], 1), (16, 16), sigma, v_prediction=v_prediction)
+    torch.testing.assert_close(call.input[:, 4:], shrink(mask, (16, 16)))
+    norm, s = (1 + call.sigma_small**2) ** 0.5, call.sigma_small
+    perfect = (call.input[:, :4] * norm - clean_small) / s
+    answer = call.output((perfect - s * clean_small) / norm if v_prediction else perfect)
+    norm = (1 + sigma**2) ** 0.5
+    found = (x - sigma * answer) / norm if v_prediction else x * norm - sigma * answer
+    torch.testing.assert_close(found, enlarge(clean_small, (32, 32)), atol=1e-4, rtol=1e-4)
+
+
+def called(
+    plan: Plan, timestep: float, rows: slice = slice(0, 1), schedule: Schedule = Schedule(EVEN)
+) -> tuple[torch.Tensor, Any]:
+    """The UNet's answer for some of two pictures under a plan, and (size, timestep) of what its layers saw."""
+    seen: list[tuple[tuple[int, ...], float]] = []
+    x, context = inputs(plan.latent, batch=2)
+
+    def note(module: torch.nn.Module, args: tuple[Any, ...]) -> None:
+        seen.append((tuple(args[0].shape[2:]), float(args[1].max())))
+
+    with torch.inference_mode(), hidiffusion(UNET, plan, Run(schedule)):
+        handle = UNET.register_forward_pre_hook(note)
+        try:
+            answer = UNET(x[rows], torch.full((len(x[rows]),), timestep), context=context[rows])
+        finally:
+            handle.remove()
+    return answer, seen[0]
+
+
+def test_the_unet_is_called_at_the_native_size_and_its_noise_until_the_picture_is_handed_on() -> None:
+    plan = relay(t1=0.5)
+    answer, (size, timestep) = called(plan, EVEN[2])
+    assert (answer.shape[2:], size) == ((16, 16), (8, 8))
+    assert DISCRETE.sigma(timestep) == pytest.approx(DISCRETE.sigma(EVEN[2]) / 2)
+    _, (size, timestep) = called(plan, EVEN[6])
+    assert (size, timestep) == ((16, 16), pytest.approx(EVEN[6]))
+    x, context = inputs(plan.latent, batch=2)
+    with torch.inference_mode():
+        alone = UNET(x[:1], torch.full((1,), EVEN[6]), context=context[:1])
+    assert torch.equal(called(relay(t1=0.5, msw_msa=False), EVEN[6])[0], alone)
+
+
+def test_an_answer_does_not_depend_on_the_batch() -> None:
+    plan = relay()
+    torch.testing.assert_close(called(plan, EVEN[1], slice(0, 2))[0][:1], called(plan, EVEN[1])[0])
+
+
+def test_from_three_times_the_side_on_there_is_a_stage_between() -> None:
+    plan = relay(256, t1=0.8, t2=0.5)
+    assert [called(plan, EVEN[step])[1][0] for step in (0, 4, 5, 7, 8)] == [
+        (8, 8),
+        (8, 8),
+        (16, 16),
+        (16, 16),
+        (32, 32),
+    ]
+    assert plan.describe(Schedule(EVEN)).startswith("relay at 64x64 until step 5, 128x128 until step 8 of 10, MSW-MSA")
+    shares = count(plan, Schedule(EVEN)).steps
+    assert shares[0] < shares[5] < shares[8] < 1
+    assert relay(256).preset_t2 < relay(256).preset_t1
+
+
+def test_the_layout_of_fewer_cells_is_settled_at_less_noise() -> None:
+    """As measured on the demo model: at half the noise's deviation for half the side."""
+    sd = make_plan(Options.from_mapping({"method": "Relay"}), map_unet(UNET), (128, 128))
+    assert DISCRETE.sigma(DISCRETE.after(sd.preset_t1)) == pytest.approx(3.4, rel=0.01)
+    assert DISCRETE.sigma(DISCRETE.after(relay().preset_t1)) == pytest.approx(3.4 / 8, rel=0.01)
+
+
+def test_a_pass_that_begins_with_little_noise_has_no_relay() -> None:
+    plan = relay(t1=0.3, task=Task(hires=True, over_picture=True))
+    late = Schedule([400, 300, 200, 100])
+    assert plan.describe(late) == "MSW-MSA, no relay because the layout is settled where this pass begins"
+    assert called(plan, 400, schedule=late)[1] == ((16, 16), 400)
+
+
+def test_what_a_relay_cannot_live_with_leaves_it_out() -> None:
+    task = Task(conflicts={Part.RELAY: "a ControlNet is at work"})
+    assert relay(task=task).describe() == "MSW-MSA, no relay because a ControlNet is at work"
+    with pytest.raises(Refused, match="no relay because"):
+        relay(task=task, msw_msa=False)
+    with pytest.raises(Refused, match="HiDiffusion"):
+        make_plan(
+            Options.from_mapping({"method": "Relay", "preset": "Turbo"}), map_unet(tiny_unet(Family.SDXL)), (256, 256)
+        )
+
+
+def test_what_has_no_effect_is_said() -> None:
+    found = without_effect(Options.from_mapping({"method": "Relay"}), relay())
+    assert {"rau_net", "dispersion", "damped_guidance", "split_guidance", "anchor"} <= set(found)
+    assert "t1" not in found
