@@ -8,7 +8,7 @@ from typing import Any
 
 from modules import shared
 
-from ..core import Options
+from ..core import Options, Schedule
 from ..core.native_first import RESTART_NOISE, first_size, second_steps
 from ..core.plan import is_large
 from .passes import native_side
@@ -83,20 +83,25 @@ def upscalers() -> list[str]:
 def _second_pass(p: Any) -> tuple[int, float]:
     """Steps and strength, in hundredths, with which the second pass begins nearest to the noise it is meant to.
 
-    A schedule has that noise between two of its steps, so one step more or less may come nearer.
+    A schedule has that noise between two of its steps, so one step more may come nearer. Of the steps that A1111's DDIM
+    and its kin are asked for over a picture they run two fewer.
     """
     usual = second_steps(p.steps)
 
-    def off(steps: int, strength: float) -> float:
-        """How much more noise there is than there is meant to be."""
+    def begun(steps: int, strength: float) -> Schedule:
         second = in_hires_pass(p)
         second.hr_second_pass_steps, second.denoising_strength = steps, strength
-        schedule = asked_schedule(second, *hires_steps(second))
+        return asked_schedule(second, *hires_steps(second))
+
+    def off(steps: int, strength: float) -> float:
+        """How much more noise there is than there is meant to be."""
+        schedule = begun(steps, strength)
         return schedule.levels.noise(schedule.timesteps[0]) - RESTART_NOISE
 
     found: list[tuple[float, int, float]] = []
     try:
-        for steps in {usual, usual + 1, max(1, usual - 1)}:
+        fewest = usual if begun(usual + 2, USUAL_STRENGTH).steps > usual else usual + 2
+        for steps in (fewest, fewest + 1):
             above = bisect_left(STRENGTHS, 0, lo=1, hi=len(STRENGTHS) - 1, key=partial(off, steps))
             found += [(abs(off(steps, strength)), steps, strength) for strength in STRENGTHS[above - 1 : above + 1]]
     except Exception:  # whatever a host, a model or another extension's sampler may raise

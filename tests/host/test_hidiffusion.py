@@ -195,7 +195,7 @@ BATCHES: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("batch", BATCHES)
-@pytest.mark.parametrize("method", ["HiDiffusion", "ScaleCrafter"])
+@pytest.mark.parametrize("method", ["HiDiffusion", "ScaleCrafter", "Relay"])
 def test_a_picture_does_not_depend_on_its_batch(host: Host, batch: str, method: str) -> None:
     def largest_difference(options: dict[str, Any] | None) -> int:
         """Between the pictures of the batch and those of single jobs with their seeds, in 1/255."""
@@ -583,3 +583,66 @@ def test_controlnets_that_work_in_attentions(webui: WebUI, module: str, model: s
     assert same(host.txt2img(ON, **request)[0], plain)
     assert same(controlled(None)[0], without)
     assert webui.fingerprint() == before
+
+
+SMALL_FIRST = ["Native first", "Relay"]
+OF_BOTH_KINDS = [*SAMPLERS[:2], ("DPM++ SDE", "Karras"), ("DDIM", "Automatic"), ("LCM", "Automatic")]
+
+
+@pytest.mark.parametrize(("sampler", "scheduler"), OF_BOTH_KINDS)
+@pytest.mark.parametrize("method", SMALL_FIRST)
+def test_a_small_picture_first(host: Host, method: str, sampler: str, scheduler: str) -> None:
+    request = {**host.size(1024, 768), "steps": 6, "sampler_name": sampler, "scheduler": scheduler}
+    images, info = host.txt2img({**ON, "method": method}, **request)
+    assert images[0].shape[:2] == (request["height"], request["width"])
+    if method == "Relay":
+        assert said(info)["HiDiffusion"].startswith("relay at ")
+    else:
+        assert said(info)["HiDiffusion hires"].startswith("MSW-MSA")
+        assert info["width"] * info["height"] <= 1.25 * host.native**2
+    assert not same(images, host.txt2img(**request)[0])
+    assert same(images, host.txt2img({**ON, "method": method}, **request)[0])
+
+
+@pytest.mark.parametrize("method", SMALL_FIRST)
+@pytest.mark.parametrize("at", [1, 5])
+def test_an_interrupt_of_a_small_picture_first(host: Host, method: str, at: int) -> None:
+    """In the first pass, or native part, and in what comes after it."""
+    expected, _ = host.txt2img()
+    images, _ = host.txt2img({**ON, "method": method}, probe=[{"interrupt": at}], steps=4, **host.size(1024, 1024))
+    assert len(images) == 1
+    assert host.webui.fingerprint()["hooks"] == 0
+    assert same(host.txt2img()[0], expected)
+
+
+@pytest.mark.parametrize("batch", [{}, {"batch_size": 2, "n_iter": 2}])
+def test_native_first_is_what_its_text_says_of_hires_fix(host: Host, batch: dict[str, int]) -> None:
+    size = {**host.size(1024, 768), "steps": 6, **batch}
+    images, info = host.txt2img({**ON, "method": "Native first"}, **size)
+    told = info["extra_generation_params"]
+    width, height = map(int, told["Hires resize"].split("x"))
+    by_hand = {
+        "width": info["width"],
+        "height": info["height"],
+        "enable_hr": True,
+        "hr_resize_x": width,
+        "hr_resize_y": height,
+        "hr_upscaler": told["Hires upscaler"],
+        "hr_second_pass_steps": told["Hires steps"],
+        "denoising_strength": told["Denoising strength"],
+        "hr_cfg": 5,
+        "steps": 6,
+        **batch,
+    }
+    assert same(images, host.txt2img({**ON, "method": "Native first"}, **by_hand)[0])
+
+
+@pytest.mark.parametrize("method", SMALL_FIRST)
+def test_a_lora_with_a_small_picture_first(host: Host, method: str) -> None:
+    if "tiny-lora" not in host.webui.loras():
+        pytest.skip("this host has no Lora")
+    request = {**host.size(1024, 768), "steps": 4}
+    plain, _ = host.txt2img({**ON, "method": method}, **request)
+    with_lora, _ = host.txt2img({**ON, "method": method}, prompt="a cat <lora:tiny-lora:1>", **request)
+    assert not same(with_lora, plain)
+    assert same(host.txt2img({**ON, "method": method}, **request)[0], plain)
