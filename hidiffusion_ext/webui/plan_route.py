@@ -175,7 +175,7 @@ def _loaded_model(name: str | None) -> Any:
     """
     data = sd_models.model_data  # not shared.sd_model, which loads one
     if name is None:
-        return data.sd_model
+        return data.sd_model if _checkpoint_name(data.sd_model) else None  # the Forge family begins with a placeholder
     loaded = {_checkpoint_name(model): model for model in getattr(data, "loaded_sd_models", [data.sd_model]) if model}
     for known, model in loaded.items():
         if name in (known, known.rpartition(".")[0]):

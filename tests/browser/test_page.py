@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,8 +14,6 @@ playwright = pytest.importorskip("playwright.sync_api", reason="playwright is no
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 GRADIO_4 = Path(sys.prefix) / "gradio4"
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
 pytestmark = pytest.mark.browser
 
 
@@ -28,17 +25,6 @@ def url(request: pytest.FixtureRequest) -> Iterator[str]:
         pytest.skip(f"no gradio 4 in {packages}: `python run.py test` installs it")
     with server.running([REPOSITORY], packages=packages) as address:
         yield address
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[playwright.Browser]:
-    executable = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if executable is None:
-        pytest.skip("no Chromium here: install it to test the page (on Debian: apt-get install chromium)")
-    with playwright.sync_playwright() as started:
-        running = started.chromium.launch(executable_path=executable, args=FLAGS)
-        yield running
-        running.close()
 
 
 class Panel:

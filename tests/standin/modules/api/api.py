@@ -88,6 +88,8 @@ class Api:
             ("sd-models", self.get_sd_models, ["GET"]),
             ("samplers", self.get_samplers, ["GET"]),
             ("schedulers", self.get_schedulers, ["GET"]),
+            ("upscalers", self.get_upscalers, ["GET"]),
+            ("memory", self.get_memory, ["GET"]),
             ("script-info", self.get_script_info, ["GET"]),
         ):
             app.add_api_route(f"/sdapi/v1/{path}", endpoint, methods=methods, dependencies=protected)
@@ -254,6 +256,12 @@ class Api:
 
     def get_schedulers(self):
         return [{"name": one.name, "label": one.label} for one in sd_schedulers.schedulers]
+
+    def get_upscalers(self):
+        return [{"name": one.name, "model_name": None, "scale": 4} for one in shared.sd_upscalers]
+
+    def get_memory(self):
+        return {"ram": {"error": "not looked at"}, "cuda": {"error": "unavailable"}}
 
     def get_sd_models(self):
         return [
