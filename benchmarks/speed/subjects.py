@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -18,7 +18,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.quality.deep_shrink import deep_shrink
 from hidiffusion_ext.core import Method as CoreMethod
-from hidiffusion_ext.core import Options, Plan, Run, Schedule, hidiffusion, make_plan, map_unet
+from hidiffusion_ext.core import Options, Plan, Run, Schedule, Task, hidiffusion, make_plan, map_unet
+from hidiffusion_ext.core.native_first import first_size, second_steps
 from hidiffusion_ext.core.plan import CELL
 from hidiffusion_ext.core.windows import Size
 from ldm_unet import SD15, SDXL, Shape, ldm_unet
@@ -39,6 +40,7 @@ OURS = {
     "RAU-Net + MSW-MSA": Options(),
     "RAU-Net": Options(msw_msa=False),
     "MSW-MSA": Options(rau_net=False),
+    "Relay": Options(method=CoreMethod.RELAY),
     "ScaleCrafter": _scalecrafter(),
     "ScaleCrafter + dispersion": _scalecrafter(dispersion=True),
     "ScaleCrafter + damped guidance": _scalecrafter(damped_guidance=True),
@@ -161,6 +163,7 @@ class Subject:
             if plan.active and plan not in seen and halves:
                 seen.append(plan)
                 yield Method(name, self._phases(plan), partial(self._patched, plan), self._call)
+        yield self._native_first()
         plain, patched = (diffusers_unet(self.unet, self.shape).to(self.x) for _ in range(2))
         yield Method(VANILLA_DIFFUSERS, unpatched, nullcontext, self._call_diffusers(plain))
         official_code.apply_hidiffusion(
@@ -173,6 +176,30 @@ class Subject:
         yield Method("token merging 50%", uncounted, self._token_merging, self._call)
         yield from self._deep_shrink()
         yield self._hyper_tile()
+
+    def _native_first(self) -> Method:
+        """The native pass and the last steps of a pass over its picture; reading and writing pictures is not in it."""
+        setting, task = self.setting, Task(hires=True, over_picture=True)
+        plan = make_plan(Options(rau_net=False), map_unet(self.unet), setting.latent, task)
+        width, height = first_size(setting.width, setting.height, plan.native)
+        native = replace(setting, width=width, height=height)
+        small = torch.nn.functional.interpolate(self.x, size=native.latent)
+        last = setting.steps - 1
+
+        def call(step: int, run: Run | None) -> None:
+            t = torch.full((len(self.x),), setting.timesteps[step], device=self.x.device)
+            evaluate(self.unet, self.x if step == last else small, t, self.context, run)
+
+        phases = (
+            Phase("native", 0, setting.steps, OperationCounter(self.shape, native).count(nullcontext(), 0)),
+            Phase(
+                "windows",
+                last,
+                second_steps(setting.steps),
+                self.counter.count(self.counter.patched(plan), last),
+            ),
+        )
+        return Method("Native first", phases, partial(self._patched, plan), call)
 
     def _call(self, step: int, run: Run | None) -> None:
         t = torch.full((len(self.x),), self.setting.timesteps[step], device=self.x.device)
@@ -243,7 +270,10 @@ def _active(plan: Plan, step: int, schedule: Schedule) -> str:
         parts.append(f"re-dilation by {max(map(max, factors)):g}")
     if step in schedule.steps_inside(plan.damped):
         parts.append("damped guidance")
-    if plan.windows:
+    stage = plan.stage(schedule, schedule.timesteps[step])
+    if stage:
+        parts.append("native" if not stage.windowed else "stage between")
+    if plan.windows and (not stage or stage.windowed):
         parts.append("windows")
     return " + ".join(parts) or "nothing"
 
