@@ -9,6 +9,7 @@ with hidiffusion(unet, plan, Run(Schedule(timesteps))):
 from .anchor import anchored
 from .apply import Run, hidiffusion
 from .damped_guidance import damped
+from .done import Done, Work
 from .evaluation import Change, Evaluation
 from .options import Method, OptionError, Options, Passes, Preset, Refused, WindowShift
 from .plan import Plan, Task
@@ -19,6 +20,7 @@ from .unet_map import Family, UNetMap, UnsupportedUNet, map_unet
 
 __all__ = [
     "Change",
+    "Done",
     "Evaluation",
     "Family",
     "Method",
@@ -36,6 +38,7 @@ __all__ = [
     "UNetMap",
     "UnsupportedUNet",
     "WindowShift",
+    "Work",
     "anchored",
     "damped",
     "hidiffusion",

@@ -10,6 +10,7 @@ from __future__ import annotations
 import torch
 
 from .apply import Run
+from .done import Work
 from .evaluation import Change, Evaluation
 from .split_guidance import low_pass
 
@@ -30,6 +31,7 @@ def anchored(run: Run, reference: torch.Tensor, enlargement: float, strength: fl
         guided = evaluation.guided
         if guided.shape != wanted.shape:  # another extension evaluates parts of the picture, or several at once
             return guided
+        run.did(Work.ANCHOR)
         gain = strength * min(1.0, levels.noise(run.timestep) / first)
         return guided + gain * (wanted.to(guided) - low_pass(guided, enlargement))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Generator
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -10,6 +11,7 @@ import torch
 from torch import nn
 
 from . import control, dispersion, patching, raunet, redilation, relay, windows
+from .done import Done, Work
 from .options import WindowShift
 from .plan import Plan, Redilation, Stage, WindowSite
 from .raunet import FeatureSizes
@@ -23,6 +25,7 @@ class Run:
     Args:
         schedule: The noise levels of the pass.
         generator: A CPU generator for `WindowShift.RANDOM`; not used by `WindowShift.CYCLE`.
+        done: What was done in the pass so far, if this is the rest of it.
 
     Attributes:
         timestep: The noise of the current UNet call, in the units of its `timesteps` argument.
@@ -31,22 +34,25 @@ class Run:
         is_base: Whether the current call is the base evaluation of noise-damped guidance.
         stage: The stage of a relay that the current call belongs to; None at full size.
         sizes: The feature sizes of the current call; None if it is not of the planned size and left alone.
-        met: Whether any call so far was of the planned size; None before the first call.
     """
 
-    def __init__(self, schedule: Schedule, generator: torch.Generator | None = None) -> None:
+    def __init__(self, schedule: Schedule, generator: torch.Generator | None = None, done: Done | None = None) -> None:
         self.schedule = schedule
         self.generator = generator
-        self.timestep = 0.0
+        self.done = done or Done()
+        self.timestep = math.inf
         self.strided = self.pooled = self.damped = self.is_base = False
         self.stage: Stage | None = None
         self.sizes: FeatureSizes | None = None
-        self.met: bool | None = None
 
     @property
     def step(self) -> int:
         """The step of the pass that the current call belongs to, for what moves with the steps."""
         return self.schedule.step(self.timestep)
+
+    def did(self, work: Work) -> None:
+        """Notes that something is done in the current call."""
+        self.done.note(work, self.timestep)
 
     @contextmanager
     def base_evaluation(self) -> Generator[None, None, None]:
@@ -103,8 +109,8 @@ def _watch_calls(stack: ExitStack, unet: nn.Module, plan: Plan, run: Run) -> Non
     ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
         x, timesteps = args[0], args[1] if len(args) > 1 else kwargs["timesteps"]
         planned = tuple(x.shape[2:]) == plan.latent
-        run.met = run.met or planned
         run.timestep = float(timesteps.max())
+        run.done.note_call(run.timestep, planned=planned)
         run.strided = planned and run.schedule.inside(plan.strided, run.timestep)
         run.pooled = planned and run.schedule.inside(plan.pooled, run.timestep)
         run.damped = planned and run.schedule.inside(plan.damped, run.timestep)
@@ -121,7 +127,14 @@ def _stride(stack: ExitStack, unet: nn.Module, plan: Plan, run: Run) -> None:
     """The strided pair's downsampler: the host's own convolution with another stride, dilation and padding."""
     name = plan.unet.inputs[plan.strided_at].down
     assert name is not None
-    patching.swap_attributes(stack, unet.get_submodule(name), lambda: raunet.STRIDED_CONV if run.strided else {})
+
+    def attributes() -> dict[str, Any]:
+        if not run.strided:
+            return {}
+        run.did(Work.STRIDED)
+        return raunet.STRIDED_CONV
+
+    patching.swap_attributes(stack, unet.get_submodule(name), attributes)
 
 
 def _pool(stack: ExitStack, unet: nn.Module, plan: Plan, run: Run) -> None:
@@ -129,7 +142,14 @@ def _pool(stack: ExitStack, unet: nn.Module, plan: Plan, run: Run) -> None:
     undone_at = plan.unet.partner(plan.pooled_at)
     pooled = unet.get_submodule(plan.unet.inputs[plan.pooled_at].layers[-1])
     undone = unet.get_submodule(plan.unet.outputs[undone_at].layers[-1])
-    patching.change_output(stack, pooled, lambda x: raunet.pool(x) if run.pooled else x)
+
+    def pool(x: torch.Tensor) -> torch.Tensor:
+        if not run.pooled:
+            return x
+        run.did(Work.POOLED)
+        return raunet.pool(x)
+
+    patching.change_output(stack, pooled, pool)
     patching.change_output(
         stack, undone, lambda x: raunet.undo_pool(x, _skip_after(plan, run, undone_at)) if run.pooled else x
     )
@@ -164,6 +184,7 @@ def _relay(stack: ExitStack, unet: nn.Module, plan: Plan, run: Run) -> None:
         current = None
         if run.stage is None:
             return None
+        run.did(Work.RELAY)
         current = relay.Call(args[0], run.stage.latent, levels.sigma(run.timestep), v_prediction=plan.v_prediction)
         timesteps = args[1] if len(args) > 1 else kwargs["timesteps"]
         fewer = timesteps.new_full(timesteps.shape, levels.at_sigma(current.sigma_small), dtype=torch.float32)
@@ -192,6 +213,7 @@ def _redilate(stack: ExitStack, unet: nn.Module, run: Run, site: Redilation) -> 
         current = factor()
         if current is None:
             return x
+        run.did(Work.REDILATED)
         x = redilation.resize(x, redilation.input_size(size, current))
         return dispersion.dispersed_input(x) if site.dispersed else x
 
@@ -231,6 +253,9 @@ def _window(stack: ExitStack, unet: nn.Module, plan: Plan, run: Run, site: Windo
             index = windows.random_index(run.generator)
         current = size, windows.window_shift(size, index)
         cut = windows.window_partition(x, *current)
+        run.did(Work.WINDOWS)
+        if windows.even_size(size) != size:
+            run.did(Work.ODD_WINDOWS)
         return tuple(cut if o is x else o for o in args), {name: cut if o is x else o for name, o in kwargs.items()}
 
     patching.before_forward(stack, unet.get_submodule(site.attention), partition)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 
 from .apply import Run
+from .done import Work
 from .evaluation import Change, Evaluation
 
 
@@ -20,6 +21,7 @@ def damped(run: Run) -> Change:
             return evaluation.guided
         with run.base_evaluation():
             base = evaluation.uncond_again()
+        run.did(Work.DAMPED)
         return damp(evaluation.guided, evaluation.uncond, base)
 
     return change

@@ -73,6 +73,9 @@ def make_plan(options: Options, unet: UNetMap, latent: Size, task: Task = Task()
     if WORKS_BY[options.method] in task.conflicts and _changes_features(planned):
         planned = dataclasses.replace(planned, strided=Span(), pooled=Span(), redilations=(), damped=Span(), stages=())
         left_out.append(WORKS_BY[options.method])
+    if planned.damped.end and Part.DAMPED_GUIDANCE in task.conflicts:
+        planned = dataclasses.replace(planned, damped=Span())
+        left_out.append(Part.DAMPED_GUIDANCE)
     windows: tuple[WindowSite, ...] = ()
     if options.msw_msa:
         if Part.MSW_MSA in task.conflicts:

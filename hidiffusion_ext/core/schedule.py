@@ -139,6 +139,10 @@ class Schedule:
         """The step, 0 to `steps - 1`, whose noise level is nearest to the timestep: for what moves with the steps."""
         return bisect_left(self._rising, -timestep)
 
+    def begun(self, timestep: float) -> int:
+        """How many steps have begun when the UNet is called with the timestep, the current one included."""
+        return max(1, sum(entry >= timestep - self.levels.tolerance for entry in self.timesteps))
+
     def inside(self, span: Span, timestep: float) -> bool:
         """Whether a call of the UNet at that timestep is in the span."""
         return self._limit(span.end) < timestep <= self._limit(span.start)

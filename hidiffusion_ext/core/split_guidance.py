@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from .apply import Run
+from .done import Work
 from .evaluation import Change, Evaluation
 
 FALLS_FROM = 0.2
@@ -27,6 +28,7 @@ def split_guidance(run: Run, enlargement: float, ratio: float) -> Change:
     """
 
     def change(evaluation: Evaluation) -> torch.Tensor:
+        run.did(Work.SPLIT_GUIDANCE)
         left = run.schedule.levels.left(run.timestep)
         return split(evaluation.guided, evaluation.uncond, enlargement, 1 + (ratio - 1) * min(1.0, left / FALLS_FROM))
 

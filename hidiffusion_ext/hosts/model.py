@@ -22,6 +22,7 @@ class Model:
 
     Attributes:
         unet: The module that is called once per evaluation, itself callable (compiled wrappers are taken off).
+        evaluator: The object whose method `apply_model` every evaluation of the UNet goes through.
         name: The checkpoint's name.
         prediction: What the UNet predicts: "noise", "v", or "other" (rectified flows and the like).
         controlnet: Whether a ControlNet guides the coming pass.
@@ -29,6 +30,7 @@ class Model:
     """
 
     unet: nn.Module
+    evaluator: Any
     name: str
     prediction: str
     controlnet: bool = False
@@ -60,6 +62,7 @@ def find_model(p: Any) -> Model:
     checkpoint = getattr(sd_model, "sd_checkpoint_info", None)
     return Model(
         unet,
+        evaluator=getattr(patcher, "model", sd_model),
         name=getattr(checkpoint, "name", ""),
         prediction=_prediction(sd_model, patcher),
         controlnet=getattr(patcher, "controlnet_linked_list", None) is not None or is_controlled(unet),

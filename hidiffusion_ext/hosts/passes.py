@@ -64,5 +64,7 @@ def _unguided(p: Any, *, hires: bool) -> dict[Part, str]:
         found[Part.ANCHOR] = "this sampling method works with noise instead of clean estimates"
     scale = getattr(p, "hr_cfg", None) if hires else None  # the Forge family's, which its API sets to 1 by default
     if (scale or getattr(p, "cfg_scale", None)) == 1:
-        found |= dict.fromkeys((Part.SPLIT_GUIDANCE, Part.ANCHOR), "nothing is guided at CFG scale 1")
+        found |= dict.fromkeys(
+            (Part.DAMPED_GUIDANCE, Part.SPLIT_GUIDANCE, Part.ANCHOR), "nothing is guided at CFG scale 1"
+        )
     return found

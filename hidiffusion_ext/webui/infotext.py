@@ -2,7 +2,7 @@
 
     HiDiffusion: "RAU-Net until step 8 of 20, MSW-MSA"     what was active in the first (or only) pass
     HiDiffusion hires: ...                                 what was active in the hires pass
-    HiDiffusion refused: ...                               why nothing could be done
+    HiDiffusion refused: ...                               why nothing could be done, or no more from a step on
     HiDiffusion T1: 0.5                                    every setting that was not at its default
     HiDiffusion version: 0.1.0                             which version of this extension made the picture
 
@@ -28,6 +28,10 @@ SETTING_KEYS = {name: f"HiDiffusion {setting.label}" for name, setting in SETTIN
 ALL_KEYS = [FIRST_PASS, HIRES_PASS, REFUSED, *SETTING_KEYS.values(), VERSION]
 
 
+class Expected(str):
+    """A description of a pass that has not begun."""
+
+
 def forget(params: dict[str, Any]) -> None:
     """Takes out what an earlier job left: the cells of an X/Y/Z plot are copies that share one dictionary."""
     for key in ALL_KEYS:
@@ -50,6 +54,19 @@ def write_refused(params: dict[str, Any], reason: str, *, hires: bool) -> None:
     """Notes that a pass runs unchanged although more was asked for, and why."""
     clear(params, hires=hires)
     params[REFUSED] = reason
+
+
+def add_refused(params: dict[str, Any], reason: str) -> None:
+    """Notes that a pass runs unchanged from somewhere on, and why; what was active until then stays noted."""
+    params[REFUSED] = reason
+
+
+def take_back(params: dict[str, Any]) -> list[bool]:
+    """Takes back what is still only expected; the passes it was expected of, as `hires=` has them."""
+    found = [key == HIRES_PASS for key in (FIRST_PASS, HIRES_PASS) if isinstance(params.get(key), Expected)]
+    for hires in found:
+        clear(params, hires=hires)
+    return found
 
 
 def clear(params: dict[str, Any], *, hires: bool) -> None:

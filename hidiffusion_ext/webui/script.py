@@ -12,6 +12,7 @@ from modules import scripts
 
 from ..core import (
     Change,
+    Done,
     Method,
     OptionError,
     Options,
@@ -27,16 +28,18 @@ from ..core import (
 from ..core.options import SETTINGS
 from ..core.plan import CELL
 from ..core.windows import Size
+from ..hosts.fallback import falling_back
 from ..hosts.guidance import changed_guidance
 from ..hosts.native_first import arrange, prepare_prompts
 from ..hosts.passes import plan_pass
 from ..hosts.sampling import around_next_pass
 from . import infotext
+from .account import Account
 from .log import logger
 from .panel import InputAccordion, build_panel
 
 TOO_OLD = "this WebUI is too old for it; AUTOMATIC1111's is new enough from version 1.10 on"
-TILED = "the model was only called at other sizes than the pass's (tiled sampling)"
+NO_PASS = "another script made the picture in a way of its own, past the WebUI's samplers"
 
 
 def _changes(plan: Plan, run: Run, begin: torch.Tensor) -> list[Change]:
@@ -84,8 +87,7 @@ class HiDiffusionScript(scripts.Script):
         return controls
 
     def process(self, p: Any, *args: Any) -> None:
-        """Starts a job with nothing noted, and with other passes if its method makes them."""
-        infotext.forget(p.extra_generation_params)
+        """Gives the job other passes if its method makes them."""
         options = self._options(p, args)
         if options is None or options.method is not Method.NATIVE_FIRST:
             return
@@ -95,7 +97,8 @@ class HiDiffusionScript(scripts.Script):
                 logger.info("%s", said)
 
     def process_batch(self, p: Any, *args: Any, **kwargs: Any) -> None:
-        """Notes what is expected, for the settings file the host writes before sampling starts."""
+        """Notes what is expected, for the settings file the host writes before sampling starts, and nothing else."""
+        infotext.forget(p.extra_generation_params)
         options = self._options(p, args)
         if options is None:
             return
@@ -116,7 +119,7 @@ class HiDiffusionScript(scripts.Script):
         hires = getattr(p, "is_hr_pass", False)
         if not hires:
             infotext.clear(p.extra_generation_params, hires=True)  # expected so far; true once it starts
-        began = False
+        began, done = False, Done()
 
         @contextmanager
         def patched(schedule: Schedule) -> Generator[None, None, None]:
@@ -134,12 +137,15 @@ class HiDiffusionScript(scripts.Script):
                 began = True
                 yield
                 return
-            run = Run(schedule, torch.Generator().manual_seed(int(p.seeds[0])))
-            with hidiffusion(model.unet, plan, run), changed_guidance(p.sampler, _changes(plan, run, kwargs["x"])):
+            run = Run(schedule, torch.Generator().manual_seed(int(p.seeds[0])), done)
+            account = Account(p, options, plan, run, lambda reason: self._refuse(p, reason, hires=hires), hires=hires)
+            with falling_back(model.evaluator, run, account.switched_off) as fallback:
+                fallback.enter(hidiffusion(model.unet, plan, run))
+                changes = [fallback.guarded(change) for change in _changes(plan, run, kwargs["x"])]
+                fallback.enter(changed_guidance(p.sampler, changes))
                 began = True
-                yield
-            if run.met is False:
-                self._refuse(p, TILED, hires=hires)
+                with account.kept():
+                    yield
 
         def failed(error: Exception) -> None:
             reason = str(error)
@@ -152,6 +158,11 @@ class HiDiffusionScript(scripts.Script):
                 self._refuse(p, reason, hires=hires)
 
         around_next_pass(p.sampler, patched, failed)
+
+    def postprocess_batch(self, p: Any, *args: Any, **kwargs: Any) -> None:
+        """Takes back what was expected of passes that never began; the pictures' infotext is written after this."""
+        for hires in infotext.take_back(p.extra_generation_params):
+            self._refuse(p, NO_PASS, hires=hires)
 
     def _options(self, p: Any, args: tuple[Any, ...]) -> Options | None:
         """The job's options, or None if HiDiffusion is off or cannot be used as asked."""
@@ -171,11 +182,12 @@ class HiDiffusionScript(scripts.Script):
             expected = plan.describe() if plan.active else ""
         except Refused:  # said when the pass starts, if it is still so
             expected = ""
-        infotext.write_active(p.extra_generation_params, options, expected, hires=hires)
+        infotext.write_active(p.extra_generation_params, options, infotext.Expected(expected), hires=hires)
 
     def _refuse(self, p: Any, reason: str, *, hires: bool) -> None:
         """Says in log, infotext and page why the pass runs unchanged; once per job and reason."""
-        if p.extra_generation_params.get(infotext.REFUSED) != reason:
+        comment = f"HiDiffusion was not used: {reason}."
+        if comment not in p.comments:
             logger.warning("not used: %s", reason)
-            p.comment(f"HiDiffusion was not used: {reason}.")
+            p.comment(comment)
         infotext.write_refused(p.extra_generation_params, reason, hires=hires)

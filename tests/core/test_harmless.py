@@ -14,8 +14,9 @@ SCRIPTS = sorted(ROOT.glob("javascript/*.js"))
 
 IMPORTS = {
     "__future__", "bisect", "collections", "contextlib", "copy", "dataclasses", "enum", "functools", "html",
-    "importlib", "inspect", "itertools", "json", "logging", "math", "operator", "reprlib", "secrets", "sys", "types",
-    "typing", "torch", "einops", "gradio", "fastapi",
+    "importlib", "inspect", "itertools", "json", "logging", "math", "operator", "reprlib", "secrets", "sys",
+    "traceback", "types", "typing",
+    "torch", "einops", "gradio", "fastapi",
     "modules", "launch", "hidiffusion_ext",  # the host's, and its own
 }  # fmt: skip
 """Nothing among them that opens files or connections by itself."""

@@ -111,7 +111,7 @@ def main() -> int:
         try:
             webui.txt2img(**job)
             outcome = "made"
-        except HTTPError as error:
+        except HTTPError as error:  # with HiDiffusion the picture is made all the same
             outcome = "failed as asked" if "asked for in unet" in str(error) else f"failed: {error}: {json.dumps(job)}"
         with lock:
             outcomes[outcome] += 1

@@ -54,10 +54,11 @@ def test_random_failures_in_jobs_leave_nothing(webui: WebUI) -> None:
             webui.txt2img(**job)
         except HTTPError as error:
             failed += 1
+            assert job["probe"][0]["fault"]["what"] != "Exception", job  # made again without us
             assert "asked for in" in str(error) or "Abort" in str(job["probe"]), job
         assert webui.fingerprint()["digest"] == digest, (number, job)
         if number % CANARY_EVERY == 0:
             (picture,), _ = webui.txt2img(**canary)
             assert np.array_equal(picture, expected), (number, job)
     print(f"{JOBS} jobs, {failed} of them ended by the failure")
-    assert JOBS / 10 < failed < JOBS
+    assert 0 < failed < JOBS

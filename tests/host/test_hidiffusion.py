@@ -331,9 +331,22 @@ def test_an_interrupt_leaves_nothing(host: Host) -> None:
     assert same(host.txt2img()[0], expected)
 
 
-@pytest.mark.parametrize("what", ["Exception", "Abort"])
 @pytest.mark.parametrize("at", [0, 2])
-def test_an_error_while_sampling_leaves_nothing(host: Host, what: str, at: int) -> None:
+def test_an_error_in_the_model_costs_no_picture(host: Host, at: int) -> None:
+    size = host.size(768, 768)
+    without, _ = host.txt2img(steps=3, **size)
+    order = {"raise": {"where": "unet", "at": at, "what": "Exception"}}
+    images, info = host.txt2img(ON, probe=[order], steps=3, **size)
+    assert same(images, without) == (at == 0)
+    assert said(info)["HiDiffusion refused"].startswith(f"switched off in step {at + 1} of 3")
+    assert said(info).get("HiDiffusion", "").endswith("MSW-MSA until step 2 of 3" if at else "")
+    assert host.webui.fingerprint()["hooks"] == 0
+    assert same(host.txt2img(steps=3, **size)[0], without)
+
+
+@pytest.mark.parametrize("what", ["OutOfMemory", "Abort"])
+@pytest.mark.parametrize("at", [0, 2])
+def test_what_ends_a_job_leaves_nothing(host: Host, what: str, at: int) -> None:
     expected, _ = host.txt2img()
     order = {"raise": {"where": "unet", "at": at, "what": what}}
     with pytest.raises(HTTPError) as failed:

@@ -24,7 +24,7 @@ def test_a_webui_without_the_hook_of_a_pass(
 ) -> None:
     monkeypatch.delattr(scripts.Script, "process_before_every_sampling")
     comments: list[str] = []
-    p = SimpleNamespace(extra_generation_params={}, comment=comments.append)
+    p = SimpleNamespace(extra_generation_params={}, comments=comments, comment=comments.append)
     HiDiffusionScript().process_batch(p, *arguments)
     assert p.extra_generation_params == said
     assert len(comments) == len(said)

@@ -1,0 +1,69 @@
+"""What is said about a pass when it has run, in infotext, log and page: what its hooks did."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from typing import Any
+
+from ..core import Options, Plan, Run
+from . import infotext
+from .log import logger
+
+TILED = "the model was only called at other sizes than the pass's (tiled sampling)"
+NEVER_CALLED = "the model was never called; something else computes in its place"
+
+
+class Account:
+    """The account of one pass, or of its rest after a switch of models.
+
+    Args:
+        p: The job.
+        options: What the user asked for.
+        plan, run: Of the pass.
+        hires: Whether it is the hires pass.
+        refuse: Says why a pass ran unchanged.
+    """
+
+    def __init__(
+        self, p: Any, options: Options, plan: Plan, run: Run, refuse: Callable[[str], None], *, hires: bool
+    ) -> None:
+        self._p, self._options, self._plan, self._run, self._refuse = p, options, plan, run, refuse
+        self._hires = hires
+
+    @contextmanager
+    def kept(self) -> Generator[None, None, None]:
+        """Around the pass; says what was done however it ends."""
+        try:
+            yield
+        except BaseException:
+            self._run.done.cut_short = True
+            raise
+        finally:
+            self._say()
+
+    def switched_off(self, what: str, trace: str) -> None:
+        """Says that the rest of the pass is made without us.
+
+        Args:
+            what: What was raised, in one line.
+            trace: Its traceback.
+        """
+        schedule = self._run.schedule
+        where = f"in step {schedule.begun(self._run.timestep)} of {schedule.steps}"
+        reason = f"switched off {where}: the model could not be run with it ({what})"
+        infotext.add_refused(self._p.extra_generation_params, reason)
+        self._p.comment(f"HiDiffusion was {reason}.")
+        logger.error("%s\n%s", reason, trace)
+
+    def _say(self) -> None:
+        done, params = self._run.done, self._p.extra_generation_params
+        text = self._plan.describe(self._run.schedule, done=done)
+        if done.least:
+            infotext.write_active(params, self._options, text, hires=self._hires)
+            if text != self._plan.describe(self._run.schedule):
+                logger.info("after the pass: %s", text)
+        elif done.cut_short:
+            infotext.clear(params, hires=self._hires)
+        else:
+            self._refuse({None: NEVER_CALLED, False: TILED, True: text}[done.met])

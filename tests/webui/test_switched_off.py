@@ -1,0 +1,161 @@
+"""Jobs of the stand-in in which the model cannot be run with HiDiffusion: what they make and what they say."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import server
+import torch
+from client import decode
+from fastapi.testclient import TestClient
+from test_apply import snapshot
+
+from hidiffusion_ext.webui.log import logger
+from modules import script_callbacks, sd_samplers_common, shared
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+SIZES = "RuntimeError: Sizes of tensors must match"
+HIRES = {"width": 128, "height": 128, "enable_hr": True, "hr_scale": 2, "hr_upscaler": "Latent"}
+SCALECRAFTER = {"method": "ScaleCrafter", "preset": "4x"}
+
+
+class Host:
+    """The stand-in, and what its log says."""
+
+    def __init__(self) -> None:
+        self.client = TestClient(server.create_app([REPOSITORY]), raise_server_exceptions=False)
+        self.records: list[logging.LogRecord] = []
+        self.status = 0
+
+    def job(self, settings: dict[str, Any] | None = None, **payload: Any) -> tuple[list[bytes], dict[str, Any], str]:
+        """The pictures of a job, what their infotext says of HiDiffusion, and the comments on the page."""
+        self.records.clear()
+        payload = {"width": 256, "height": 256, "steps": 4, "seed": 1, "prompt": "a cat", **payload}
+        if settings is not None:
+            settings = {"enabled": True, "native_size": 128, **settings}
+            payload["alwayson_scripts"] = {"HiDiffusion": {"args": [settings]}}
+        response = self.client.post("/sdapi/v1/txt2img", json={"sampler_name": "Euler a", **payload})
+        self.status = response.status_code
+        if self.status != 200:
+            return [], {}, ""
+        made, info = response.json(), json.loads(response.json()["info"])
+        noted = {key: value for key, value in info["extra_generation_params"].items() if "HiDiffusion" in key}
+        assert all(str(value) in text for value in noted.values() for text in info["infotexts"][-1:])
+        return [decode(picture).tobytes() for picture in made["images"]], noted, made.get("comments", "")
+
+    @property
+    def said(self) -> list[str]:
+        """The problems in the log."""
+        return [record.getMessage() for record in self.records if record.levelno >= logging.WARNING]
+
+
+@pytest.fixture(scope="module")
+def module_host() -> Host:
+    return Host()
+
+
+@pytest.fixture
+def host(module_host: Host, monkeypatch: pytest.MonkeyPatch) -> Host:
+    monkeypatch.setattr(logger.handlers[0], "emit", module_host.records.append)
+    return module_host
+
+
+@contextmanager
+def failing(error: BaseException, *, from_call: int = 1, unpatched: bool = False) -> Iterator[list[bool]]:
+    """The UNet fails in its calls with HiDiffusion (or in all) from a given one on; whether each call was patched."""
+    unet = shared.sd_model.model.diffusion_model
+    calls: list[bool] = []
+
+    def fail(module: torch.nn.Module, *_: Any) -> None:
+        calls.append(len(module._forward_pre_hooks) > 0)
+        torch.rand(3)
+        if (calls[-1] or unpatched) and len(calls) >= from_call:
+            raise error
+
+    handle = unet.register_forward_hook(fail)
+    try:
+        yield calls
+    finally:
+        handle.remove()
+
+
+@pytest.mark.parametrize("settings", [{}, SCALECRAFTER, {"window_shift": "Random"}])
+@pytest.mark.parametrize("payload", [{}, {"sampler_name": "DDIM"}, {"sampler_name": "Heun"}])
+def test_a_first_call_that_fails_gives_the_picture_without_us(
+    host: Host, settings: dict[str, Any], payload: dict[str, Any]
+) -> None:
+    evaluations: list[int] = []
+    script_callbacks.on_cfg_denoiser(lambda params: evaluations.append(params.denoiser.step))
+    try:
+        plain, _, _ = host.job(**payload)
+        counted = evaluations[:]
+        evaluations.clear()
+        state = snapshot(shared.sd_model.model.diffusion_model)
+        with failing(RuntimeError("Sizes of tensors must match")) as calls:
+            pictures, noted, _ = host.job(settings, **payload)
+    finally:
+        script_callbacks.callback_map["callbacks_cfg_denoiser"].pop()
+    assert pictures == plain
+    assert evaluations == counted
+    assert calls == [True] + [False] * (len(calls) - 1)
+    assert snapshot(shared.sd_model.model.diffusion_model) == state
+    assert "apply_model" not in vars(shared.sd_model)
+    steps = 3 if payload.get("sampler_name") == "DDIM" else 4  # DDIM makes one less than it is asked for
+    reason = f"switched off in step 1 of {steps}: the model could not be run with it ({SIZES})"
+    assert noted == {"HiDiffusion refused": reason}
+    (said,) = host.said
+    assert said.startswith(f"{reason}\nTraceback")
+    assert ", in fail" in said
+
+
+def test_what_was_done_until_then_is_told(host: Host) -> None:
+    with failing(RuntimeError("Sizes of tensors must match"), from_call=3) as calls:
+        pictures, noted, _ = host.job({"t1": 1.0})
+    assert calls == [True] * 3 + [False] * 2
+    assert noted["HiDiffusion"] == "RAU-Net until step 2 of 4, MSW-MSA until step 2 of 4"
+    assert noted["HiDiffusion refused"].startswith("switched off in step 3 of 4")
+    assert pictures not in (host.job()[0], host.job({"t1": 1.0})[0])
+
+
+def test_each_pass_and_each_batch_stands_for_itself(host: Host) -> None:
+    with failing(RuntimeError("Sizes of tensors must match"), from_call=5):
+        _, noted, _ = host.job({}, **HIRES, denoising_strength=1.0)
+    assert "HiDiffusion" not in noted
+    assert "HiDiffusion hires" not in noted
+    assert noted["HiDiffusion refused"].startswith("switched off in step 1 of 4")
+    with failing(RuntimeError("Sizes of tensors must match"), from_call=4):
+        pictures, noted, _ = host.job({}, n_iter=2)
+    assert noted["HiDiffusion refused"].startswith("switched off in step 1 of 4")
+    assert len(pictures) >= 2
+    assert len(host.said) == 2
+    _, noted, _ = host.job({})
+    assert noted["HiDiffusion"] == "RAU-Net until step 2 of 4, MSW-MSA"
+    assert host.said == []
+
+
+@pytest.mark.parametrize("error", [torch.cuda.OutOfMemoryError("CUDA out of memory"), RuntimeError("not ours")])
+def test_what_is_the_hosts_fails_as_without_us(host: Host, error: Exception) -> None:
+    state = snapshot(shared.sd_model.model.diffusion_model)
+    with failing(error, unpatched=True) as calls:
+        host.job({})
+    assert host.status == 500
+    assert calls == ([True, False] if type(error) is RuntimeError else [True])
+    assert host.said == []
+    assert snapshot(shared.sd_model.model.diffusion_model) == state
+    assert "apply_model" not in vars(shared.sd_model)
+
+
+def test_an_interrupt_in_the_model_is_an_interrupt(host: Host) -> None:
+    with failing(sd_samplers_common.InterruptedException(), from_call=2, unpatched=True) as calls:
+        pictures, noted, _ = host.job({})
+    assert calls == [True, True]
+    assert len(pictures) == 1
+    assert noted["HiDiffusion"] == "RAU-Net until step 2 of 4, MSW-MSA"
+    assert "HiDiffusion refused" not in noted
+    assert host.said == []
