@@ -1,0 +1,175 @@
+"""What is said after a pass comes from what was done in it; where all went as planned it is what was said before."""
+
+from __future__ import annotations
+
+import math
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+import torch
+from test_apply import UNETS
+from torch import nn
+from unets import inputs, uniform_timesteps
+
+from hidiffusion_ext.core import (
+    Done,
+    Evaluation,
+    Family,
+    Method,
+    NoiseLevels,
+    Options,
+    Plan,
+    Run,
+    Schedule,
+    Task,
+    Work,
+    anchored,
+    damped,
+    hidiffusion,
+    make_plan,
+    map_unet,
+    split_guidance,
+)
+from hidiffusion_ext.core.plan import LAYERS_NOT_CALLED, NOT_GUIDED, NOT_MET, Part
+
+STEPS = 5
+LATENT = (16, 24)
+OPTIONS = [
+    Options(native_size=64),
+    Options(native_size=64, rau_net=False),
+    Options.from_mapping({"native_size": 64, "msw_msa": False, "preset": "4x"}),
+    Options(native_size=64, method=Method.SCALECRAFTER),
+    Options.from_mapping({"native_size": 64, "method": "ScaleCrafter", "preset": "4x", "dispersion": True}),
+    Options(native_size=64, split_guidance=2.0, anchor=0.5),
+]
+
+
+def planned(family: Family, options: Options, latent: tuple[int, int] = LATENT) -> Plan:
+    return make_plan(options, map_unet(UNETS[family]), latent, Task(over_picture=True))
+
+
+def sample(
+    family: Family, plan: Plan, *, guided: bool = True, steps: int = STEPS, at: float = 0.0, between: float = 0.0
+) -> Run:
+    """A pass of the plan, with timesteps that lie so much above the schedule's, and further ones between them."""
+    unet, run = UNETS[family], Run(Schedule(uniform_timesteps(STEPS)))
+    x, context = inputs(plan.latent)
+    changes = [damped(run)] if plan.damped.end else []
+    changes += [split_guidance(run, 2.0, plan.split_guidance)] if plan.split_guidance != 1 else []
+    changes += [anchored(run, x, 2.0, plan.anchor)] if plan.anchor else []
+    with torch.inference_mode(), hidiffusion(unet, plan, run):
+        for timestep in uniform_timesteps(STEPS)[:steps]:
+
+            def evaluate(timestep: float = timestep) -> torch.Tensor:
+                return unet(x, torch.tensor([timestep + at]), context=context)
+
+            result = evaluate()
+            if between:
+                evaluate(timestep + between)
+            for change in changes if guided else []:
+                change(Evaluation(result, result, evaluate))
+    return run
+
+
+@pytest.mark.parametrize("at", [0.0, 0.25, -0.25])  # as A1111 rounds in half precision
+@pytest.mark.parametrize("options", OPTIONS)
+@pytest.mark.parametrize("family", list(Family))
+def test_a_pass_as_planned_is_told_as_planned(family: Family, options: Options, at: float) -> None:
+    plan = planned(family, options)
+    run = sample(family, plan, at=at)
+    assert plan.describe(run.schedule, done=run.done) == plan.describe(run.schedule)
+
+
+@pytest.mark.parametrize("t1", [0.3, 0.4, 0.59])
+def test_calls_between_the_steps_of_the_schedule_belong_to_the_one_before(t1: float) -> None:
+    """As samplers of second order make them."""
+    plan = planned(Family.SD1, Options(native_size=64, t1=t1))
+    run = sample(Family.SD1, plan, between=-100.0)
+    assert plan.describe(run.schedule, done=run.done) == plan.describe(run.schedule)
+
+
+def test_odd_windows_are_told_if_there_were_any() -> None:
+    plan = planned(Family.SDXL, OPTIONS[0], (20, 24))
+    run = sample(Family.SDXL, plan)
+    assert "odd" in plan.describe(run.schedule)
+    assert plan.describe(run.schedule, done=run.done) == plan.describe(run.schedule)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 4])
+def test_an_interrupted_pass_is_told_as_far_as_it_went(steps: int) -> None:
+    plan = planned(Family.SD1, Options(native_size=64, t1=0.6))
+    run = sample(Family.SD1, plan, steps=steps)
+    run.done.cut_short = True
+    assert plan.describe(run.schedule, done=run.done) == f"RAU-Net until step {min(steps, 3)} of 5, MSW-MSA"
+
+
+def test_a_pass_that_ended_before_anything_was_done_claims_nothing() -> None:
+    plan, run = planned(Family.SD1, OPTIONS[0]), Run(Schedule(uniform_timesteps(STEPS)))
+    run.done.cut_short = True
+    assert plan.describe(run.schedule, done=run.done) == ""
+
+
+@pytest.mark.parametrize(
+    ("number", "told"),
+    [
+        (4, "re-dilation with dispersed convolution until step 3 of 5, MSW-MSA, no noise-damped guidance because "),
+        (5, f"RAU-Net until step 2 of 5, MSW-MSA, no split guidance because {NOT_GUIDED}, no anchor because "),
+    ],
+)
+def test_what_needs_guidance_is_not_claimed_without(number: int, told: str) -> None:
+    plan = planned(Family.SD1, OPTIONS[number])
+    run = sample(Family.SD1, plan, guided=False)
+    assert plan.describe(run.schedule, done=run.done) == told + NOT_GUIDED
+
+
+def test_windows_that_are_never_cut_are_not_claimed() -> None:
+    plan = planned(Family.SD1, OPTIONS[0])
+    with ExitStack() as stack:
+        for name in (site.attention for site in plan.windows):
+
+            def fewer(module: nn.Module, args: Any, kwargs: Any) -> Any:
+                return args, {**kwargs, "context": args[0][:, ::2].clone()}
+
+            hook = UNETS[Family.SD1].get_submodule(name).register_forward_pre_hook
+            stack.callback(hook(fewer, with_kwargs=True, prepend=True).remove)
+        run = sample(Family.SD1, plan)
+    told = plan.describe(run.schedule, done=run.done)
+    assert told == f"RAU-Net until step 2 of 5, no MSW-MSA because {NOT_MET[Part.MSW_MSA]}"
+
+
+@pytest.mark.parametrize("options", OPTIONS[:5])
+def test_a_unet_whose_layers_are_not_called_by_themselves(options: Options) -> None:
+    """As a graph that was made before: our hook on the whole is called, and no other."""
+    plan = planned(Family.SD1, options)
+    run = Run(Schedule(uniform_timesteps(STEPS)))
+    run.done.note_call(900.0, planned=True)
+    told = plan.describe(run.schedule, done=run.done)
+    assert told.startswith("no ")
+    assert "until" not in told
+    assert (LAYERS_NOT_CALLED in told) == (options.rau_net or options.method is Method.SCALECRAFTER)
+
+
+def test_a_part_that_ends_before_the_pass_is_told_so() -> None:
+    plan, done = planned(Family.SD1, OPTIONS[0]), Done()
+    schedule = Schedule(uniform_timesteps(STEPS))
+    for timestep in schedule.timesteps:
+        done.note_call(timestep, planned=True)
+        if timestep > 400:
+            done.note(Work.WINDOWS, timestep)
+    assert plan.describe(schedule, done=done).startswith("MSW-MSA until step 3 of 5, no RAU-Net")
+
+
+def test_what_is_marked_comes_back() -> None:
+    done = Done()
+    done.note_call(900.0, planned=False)
+    back = done.mark()
+    done.note_call(800.0, planned=True)
+    done.note(Work.WINDOWS, 800.0)
+    back()
+    assert (done.least, done.met, done.called) == ({}, False, math.inf)
+
+
+def test_steps_that_have_begun() -> None:
+    schedule = Schedule([900.0, 700.0, 500.0], NoiseLevels(range(1000), [1.0] * 1000))
+    assert [schedule.begun(t) for t in (999, 900, 899.8, 701, 700.6, 700.4, 600, 500, 3)] == [1, 1, 1, 1, 1, 2, 2, 3, 3]

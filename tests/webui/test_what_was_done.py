@@ -1,0 +1,156 @@
+"""Jobs of the stand-in in which something comes between the plan and the picture: what is said is what happened."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from job_host import HIRES, SCALECRAFTER, Host
+from torch import nn
+
+from hidiffusion_ext.core.plan import LAYERS_NOT_CALLED, NOT_GUIDED, NOT_MET, Part
+from hidiffusion_ext.webui.account import NEVER_CALLED, TILED
+from hidiffusion_ext.webui.script import NO_PASS
+from modules import paths, processing, sd_samplers, shared
+
+DAMPED = f"re-dilation until step 2 of 4, MSW-MSA, no noise-damped guidance because {NOT_GUIDED}"
+
+
+def unet() -> nn.Module:
+    return shared.sd_model.model.diffusion_model
+
+
+def settings_file() -> str:
+    return Path(paths.data_path, "params.txt").read_text(encoding="utf8")
+
+
+@pytest.mark.parametrize(
+    ("options", "payload", "told"),
+    [
+        ({}, {}, "re-dilation until step 2 of 4, noise-damped guidance until step 2 of 4, MSW-MSA"),
+        ({"skip_early_cond": 0.9}, {}, DAMPED),
+        ({"s_min_uncond_all": True}, {"s_min_uncond": 100.0}, DAMPED),
+        ({}, {"cfg_scale": 1}, DAMPED.replace(NOT_GUIDED, "nothing is guided at CFG scale 1")),
+        ({"skip_early_cond": 0.25}, {}, DAMPED),
+    ],
+)
+def test_guidance_that_is_left_out(host: Host, options: dict[str, Any], payload: dict[str, Any], told: str) -> None:
+    pictures, noted, _ = host.job(SCALECRAFTER, override_settings=options, **payload)
+    assert noted["HiDiffusion"] == told
+    if "because" in told:
+        undamped = {**SCALECRAFTER, "damped_guidance": False}
+        assert pictures == host.job(undamped, override_settings=options, **payload)[0]
+
+
+@contextmanager
+def merged_tokens() -> Iterator[None]:
+    """Self-attentions look at other tokens than those they answer for, as with token downsampling."""
+
+    def fewer(module: nn.Module, args: Any, kwargs: Any) -> Any:
+        return (args[0],), {**kwargs, "context": args[0][:, ::4].clone()}
+
+    attentions = [module for name, module in unet().named_modules() if name.endswith("attn1")]
+    handles = [module.register_forward_pre_hook(fewer, with_kwargs=True) for module in attentions]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def test_windows_that_are_never_cut(host: Host) -> None:
+    reason = f"no MSW-MSA because {NOT_MET[Part.MSW_MSA]}"
+    with merged_tokens():
+        plain, _, _ = host.job()
+        pictures, noted, _ = host.job({})
+        assert noted["HiDiffusion"] == f"RAU-Net until step 2 of 4, {reason}"
+        assert pictures != plain
+        pictures, noted, _ = host.job({"rau_net": False})
+        assert noted == {"HiDiffusion refused": reason}
+        assert pictures == plain
+        assert host.said == [f"not used: {reason}"]
+
+
+def test_a_unet_that_is_called_as_a_whole(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a compiled one: its layers' hooks are passed by."""
+
+    def whole(*args: Any, **kwargs: Any) -> torch.Tensor:
+        hooked = [module for module in unet().modules() if module is not unet()]
+        with monkeypatch.context() as bare:
+            for module in hooked:
+                bare.setattr(module, "_forward_pre_hooks", {})
+                bare.setattr(module, "_forward_hooks", {})
+            return type(unet()).forward(unet(), *args, **kwargs)
+
+    monkeypatch.setattr(unet(), "forward", whole)
+    plain, _, _ = host.job()
+    pictures, noted, _ = host.job({})
+    assert pictures == plain
+    told = f"no RAU-Net because {LAYERS_NOT_CALLED}, no MSW-MSA because {NOT_MET[Part.MSW_MSA]}"
+    assert noted == {"HiDiffusion refused": told}
+
+
+def test_a_unet_that_is_never_called(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shared.sd_model, "apply_model", lambda x, *args, **kwargs: x * 0)
+    _, noted, _ = host.job({})
+    assert noted == {"HiDiffusion refused": NEVER_CALLED}
+    assert "HiDiffusion: " in settings_file()
+
+
+def test_a_unet_that_is_called_on_tiles(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = shared.sd_model.apply_model
+
+    def tiles(x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+        return torch.cat([whole(part, *args, **kwargs) for part in x.chunk(2, 2)], 2)
+
+    monkeypatch.setattr(shared.sd_model, "apply_model", tiles)
+    _, noted, _ = host.job({})
+    assert noted == {"HiDiffusion refused": TILED}
+
+
+def test_a_script_that_samples_in_its_own_way(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the host's "img2img alternative test" does."""
+
+    def sample(p: Any, conditioning: Any, unconditional_conditioning: Any, **_: Any) -> Any:
+        sampler = sd_samplers.create_sampler(p.sampler_name, p.sd_model)
+        x = p.rng.next()
+        image_conditioning = p.txt2img_image_conditioning(x)
+        return sampler.sample(p, x, conditioning, unconditional_conditioning, image_conditioning=image_conditioning)
+
+    monkeypatch.setattr(processing.StableDiffusionProcessingTxt2Img, "sample", sample)
+    plain, _, _ = host.job()
+    for payload in ({}, {"enable_hr": True, "hr_scale": 2, "hr_upscaler": "Latent"}):
+        pictures, noted, _ = host.job({}, **payload)
+        assert "RAU-Net until 40% of the noise, MSW-MSA" in settings_file()
+        assert noted == {"HiDiffusion refused": NO_PASS}
+        assert host.said == [f"not used: {NO_PASS}"]
+        assert payload or pictures == plain
+
+
+def test_a_hires_pass_that_is_never_reached(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        processing.StableDiffusionProcessingTxt2Img, "sample_hr_pass", lambda self, samples, *_: samples
+    )
+    _, noted, _ = host.job({}, **HIRES)
+    assert noted == {}
+    _, noted, _ = host.job({}, **{**HIRES, "width": 256, "height": 256})
+    assert noted.keys() == {"HiDiffusion", "HiDiffusion Native size", "HiDiffusion version"}
+    assert host.said == []
+
+
+def test_a_reason_holds_for_its_own_batch(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, calls = shared.sd_model.apply_model, [0]
+
+    def only_later(x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+        calls[0] += 1
+        return x * 0 if calls[0] <= 4 else whole(x, *args, **kwargs)
+
+    monkeypatch.setattr(shared.sd_model, "apply_model", only_later)
+    _, noted, _ = host.job({}, n_iter=2)
+    assert noted["HiDiffusion"] == "RAU-Net until step 2 of 4, MSW-MSA"
+    assert "HiDiffusion refused" not in noted
+    assert host.said == [f"not used: {NEVER_CALLED}"]
