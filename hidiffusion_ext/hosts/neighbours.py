@@ -1,7 +1,8 @@
 """Other extensions that already do the same job, or something that needs feature maps or self-attentions as they are.
 
 Each is recognised by what it leaves on the modules (A1111) or asks the host for (the Forge family), wherever it comes
-from, so none of them is imported.
+from, so none of them is imported. What is not recognised and fails is dealt with by `fallback`, and what merely has no
+effect by what the hooks note; here is what would give wrong pictures, or work with less than everything switched off.
 """
 
 from __future__ import annotations
@@ -23,6 +24,12 @@ DEEP_SHRINK = "PatchModelAddDownscale."
 DEEP_SHRINK_A1111 = "KohyaHiresFix."
 """The class of the extension for A1111 (sd-webui-kohya-hiresfix), which puts its blocks in place at the first step."""
 
+HYPERTILE = "__webui_hypertile_params"
+"""Where A1111's built-in HyperTile keeps its settings on a self-attention."""
+
+RESIZING = {"avg_pool2d", "adaptive_avg_pool2d", "max_pool2d", "interpolate", "common_upscale", "scale_samples"}
+"""Functions that change the size of feature maps: PyTorch's, ComfyUI's, and what ports of HiDiffusion call theirs."""
+
 CONTROL_LLLITE = ".control_net_lllite_patch"
 """The Forge family's class of what ControlLLLite adds before attentions, under its name in ComfyUI."""
 
@@ -38,45 +45,87 @@ def conflicts(unet: nn.Module, unet_map: UNetMap, transformer_options: Mapping[s
             of single ones (StyleAlign, reference), by (part, block, ...).
     """
     found: dict[Part, str] = {}
-    if is_controlled(unet):
-        found[Part.RELAY] = "a ControlNet is at work, whose picture has one size"
-    if _shrinks_features(transformer_options):
-        found |= dict.fromkeys((Part.RAU_NET, Part.REDILATION, Part.RELAY), "Deep Shrink (Kohya HRFix) is on")
-    elif _adds_to_tokens(unet, transformer_options):
-        found |= dict.fromkeys((Part.RAU_NET, Part.RELAY), LLLITE_IN_USE)
-    elif _runs_beside_downsamplers(unet, unet_map):
-        found[Part.RAU_NET] = "a LoRA is computed beside a downsampler (setting: old method for Lora)"
+    everything = Everything(unet, unet_map, transformer_options)
+    for reason, (parts, is_there) in IN_FEATURES.items():
+        if is_there(everything):
+            found = {**dict.fromkeys(parts, reason), **found}
     if reason := _windows_conflict(unet, unet_map, transformer_options):
         found[Part.MSW_MSA] = reason
     return found
 
 
-def _shrinks_features(transformer_options: Mapping[str, Any]) -> bool:
+class Everything(NamedTuple):
+    """What can be looked at before a pass: see `conflicts`."""
+
+    unet: nn.Module
+    unet_map: UNetMap
+    transformer_options: Mapping[str, Any]
+
+    def functions(self, *kinds: str) -> list[Any]:
+        """What the host was given to be called in the UNet (the Forge family)."""
+        patches = self.transformer_options.get("patches", {})
+        return [function for kind in kinds for function in patches.get(kind, ())]
+
+
+def _shrinks_features(everything: Everything) -> bool:
     """Deep Shrink, by the functions it gives the host: to be called in the UNet (Forge) or at each step (A1111)."""
-    patches = transformer_options.get("patches", {})
-    functions = [*patches.get("input_block_patch", ()), *patches.get("input_block_patch_after_skip", ())]
+    functions = everything.functions("input_block_patch", "input_block_patch_after_skip")
     callbacks = getattr(sys.modules.get("modules.script_callbacks"), "callback_map", {})
     functions += [entry.callback for entry in callbacks.get("callbacks_cfg_denoiser", ())]
     names = (getattr(function, "__qualname__", "") for function in functions)
     return any(name.startswith((DEEP_SHRINK, DEEP_SHRINK_A1111)) for name in names)
 
 
-def _adds_to_tokens(unet: nn.Module, transformer_options: Mapping[str, Any]) -> bool:
+def _resizes_features(everything: Everything) -> bool:
+    """Other ports of HiDiffusion on the Forge family: a function called after input blocks calls one that resizes."""
+    functions = everything.functions("input_block_patch", "input_block_patch_after_skip")
+    codes = (getattr(getattr(function, "__func__", function), "__code__", None) for function in functions)
+    return any(RESIZING & {*code.co_names} for code in codes if code is not None)
+
+
+def _adds_to_tokens(everything: Everything) -> bool:
     """ControlLLLite, in whichever attentions: its picture of a feature map is made once per pass, in one size."""
-    patches = transformer_options.get("patches", {})
-    functions = [*patches.get("attn1_patch", ()), *patches.get("attn2_patch", ())]
+    functions = everything.functions("attn1_patch", "attn2_patch")
     if any(type(function).__qualname__.endswith(CONTROL_LLLITE) for function in functions):
         return True
-    return any(getattr(module, "lllite_list", None) for module in unet.modules())
+    return any(getattr(module, "lllite_list", None) for module in everything.unet.modules())
 
 
-def _runs_beside_downsamplers(unet: nn.Module, unet_map: UNetMap) -> bool:
+def _masks_regions(everything: Everything) -> bool:
+    """sd-webui-controlnet's IP-Adapters with an effective region mask: they work out a feature map's size from its
+    number of tokens and the latent's size, halved evenly. Their functions on an attention hold the adapter they are of.
+    """
+    functions = (f for module in everything.unet.modules() for f in getattr(module, "ipadapter_hacks", ()))
+    held = (cell.cell_contents for function in functions for cell in getattr(function, "__closure__", None) or ())
+    return any(getattr(adapter, "effective_region_mask", None) is not None for adapter in held)
+
+
+def _reads_the_middle(everything: Everything) -> bool:
+    """Self-attention guidance on A1111: a forward of its own on the middle block's self-attention keeps the map for a
+    callback, which fails at other sizes than the latent's eighth, is silenced by the host, and then uses an old map.
+    """
+    unet, unet_map = everything.unet, everything.unet_map
+    middle = [unet.get_submodule(name) for name in unet_map.middle.attentions]
+    others = [unet.get_submodule(name) for block in unet_map.inputs for name in block.attentions]
+    return not {*map(_forward_code, middle)} <= {*map(_forward_code, others)}
+
+
+def _forward_code(module: Any) -> Any:
+    """What runs as a module's forward (below HyperTile's), the same for all that have the same function there."""
+    forward = getattr(getattr(module, HYPERTILE, None), "forward", module.forward)
+    forward = getattr(forward, "func", forward)  # of a functools.partial
+    function = getattr(forward, "__func__", forward)
+    return getattr(function, "__code__", function)
+
+
+def _runs_beside_downsamplers(everything: Everything) -> bool:
     """A LoRA in A1111's old way, by its setting `lora_functional`: it has a convolution of its own beside each of the
     host's, with the stride that one had when the LoRA was loaded, and their outputs are added.
     """
     if not getattr(getattr(sys.modules.get("modules.shared"), "opts", None), "lora_functional", False):
         return False
-    downsamplers = [unet.get_submodule(block.down) for block in unet_map.inputs if block.down]
+    blocks = everything.unet_map.inputs
+    downsamplers = [everything.unet.get_submodule(block.down) for block in blocks if block.down]
     layers = {getattr(downsampler, "network_layer_name", None) for downsampler in downsamplers}
     loaded = getattr(sys.modules.get("networks"), "loaded_networks", ())
     return any(layers & set(getattr(network, "modules", ())) for network in loaded)
@@ -120,7 +169,7 @@ def _merges_tokens(place: Place) -> bool:
 
 def _tiles(place: Place) -> bool:
     """A1111's built-in HyperTile: stays on the module for ever once used, and says there whether it is on."""
-    return getattr(getattr(place.attention, "__webui_hypertile_params", None), "enabled", False)
+    return getattr(getattr(place.attention, HYPERTILE, None), "enabled", False)
 
 
 def _adds_to_projections(place: Place) -> bool:
@@ -139,9 +188,31 @@ def _looks_at_other_pictures(place: Place) -> bool:
     return own is not None and place.block._forward != own and is_controlled(place.unet)
 
 
+def _is_another_module(place: Place) -> bool:
+    """LayerDiffuse's joint modes (SD1.5) put a module in the place of each attention that also attends from one frame
+    of the batch to the other, cell by cell; the hosts' own all have these projections.
+    """
+    return not all(hasattr(place.attention, name) for name in ("to_q", "to_k", "to_v", "to_out"))
+
+
 LLLITE_IN_USE = "a ControlLLLite model is in use"
 
+IN_FEATURES: dict[str, tuple[tuple[Part, ...], Callable[[Everything], bool]]] = {
+    "a ControlNet is at work, whose picture has one size": ((Part.RELAY,), lambda found: is_controlled(found.unet)),
+    "Deep Shrink (Kohya HRFix) is on": ((Part.RAU_NET, Part.REDILATION, Part.RELAY), _shrinks_features),
+    "another extension resizes features, too": ((Part.RAU_NET, Part.REDILATION, Part.RELAY), _resizes_features),
+    LLLITE_IN_USE: ((Part.RAU_NET, Part.RELAY), _adds_to_tokens),
+    "an IP-Adapter has an effective region mask": ((Part.RAU_NET, Part.RELAY), _masks_regions),
+    "another extension reads self-attention in the middle block": ((Part.RAU_NET, Part.RELAY), _reads_the_middle),
+    "a LoRA is computed beside a downsampler (setting: old method for Lora)": (
+        (Part.RAU_NET,),
+        _runs_beside_downsamplers,
+    ),
+}
+"""What the user is told -> what gives way to it, and how it is recognised; of several the first is told."""
+
 IN_SELF_ATTENTION: dict[str, Callable[[Place], bool]] = {
+    "another extension has put its own self-attention in place": _is_another_module,
     "token merging is on": _merges_tokens,
     "HyperTile is on": _tiles,
     LLLITE_IN_USE: _adds_to_projections,

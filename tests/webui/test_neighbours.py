@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -28,7 +29,7 @@ from hidiffusion_ext.core import (
     map_unet,
 )
 from hidiffusion_ext.core.plan import Part
-from hidiffusion_ext.hosts.neighbours import conflicts
+from hidiffusion_ext.hosts.neighbours import IN_FEATURES, IN_SELF_ATTENTION, conflicts
 from ldm_unet import LdmUNet
 from modules import script_callbacks, shared
 
@@ -311,7 +312,7 @@ def test_raunet_would_break_control_lllite() -> None:
 def passes_through(unet: LdmUNet, plan: Plan) -> None:
     """A pass of ten steps."""
     timesteps = uniform_timesteps(10)
-    x, context = inputs(LATENT)
+    x, context = inputs(plan.latent)
     with torch.inference_mode(), hidiffusion(unet, plan, Run(Schedule(timesteps))):
         for t in timesteps:
             unet(x, torch.tensor([float(t)]), context=context)
@@ -373,4 +374,153 @@ def test_deep_shrink_on_a1111() -> None:
     finally:
         script_callbacks.callback_map["callbacks_cfg_denoiser"].pop()
     assert found == dict.fromkeys((Part.RAU_NET, Part.REDILATION), "Deep Shrink (Kohya HRFix) is on")
+    assert conflicts(unet, map_unet(unet), {}) == {}
+
+
+class AttentionOfFrames(nn.Module):
+    """What LayerDiffuse's joint modes put in the place of an attention: frames are neighbours in the batch, and each
+    cell also attends to the same cell of the other frame."""
+
+    def __init__(self, own: nn.Module) -> None:
+        super().__init__()
+        self.own = [own]
+
+    def forward(self, x: torch.Tensor, context: Any = None) -> torch.Tensor:
+        first, second = x[0::2], x[1::2]
+        return self.own[0](x) + torch.stack([second, first], 1).flatten(0, 1)
+
+
+def frames(unet: LdmUNet) -> None:
+    block = unet.input_blocks[1][1].transformer_blocks[0]
+    block.attn1 = AttentionOfFrames(block.attn1)
+
+
+def another_port(unet: LdmUNet) -> dict[str, Any]:
+    """What ports of HiDiffusion for the Forge family ask the host for."""
+
+    def input_block_patch(h: torch.Tensor, options: Any) -> torch.Tensor:
+        return nn.functional.avg_pool2d(h, 2)
+
+    return {"patches": {"input_block_patch": [input_block_patch]}}
+
+
+LARGER = (24, 32)
+
+
+class MaskedAdapter:
+    """What sd-webui-controlnet's IP-Adapters do with an effective region mask, in passes at the latent size LARGER."""
+
+    def __init__(self, mask: torch.Tensor | None) -> None:
+        self.effective_region_mask = mask
+
+    def apply(self, out: torch.Tensor) -> torch.Tensor:
+        if self.effective_region_mask is None:
+            return out
+        factor = (out.shape[1] / (LARGER[0] * LARGER[1])) ** 0.5
+        size = [int(side * factor) for side in LARGER]
+        mask = nn.functional.interpolate(self.effective_region_mask, size=size, mode="bilinear")
+        return out * mask.view(1, -1, 1)
+
+    def put_on(self, unet: LdmUNet) -> None:
+        for block in [*unet.input_blocks, unet.middle_block, *unet.output_blocks]:
+            for layer in block:
+                for transformer in getattr(layer, "transformer_blocks", ()):
+                    attention = transformer.attn2
+                    attention.ipadapter_hacks = [lambda _, x: self.apply(x)]
+                    own = attention.forward
+
+                    def forward(x: Any, *args: Any, own: Any = own, attention: Any = attention, **kwargs: Any) -> Any:
+                        return own(x, *args, **kwargs) + attention.ipadapter_hacks[0](attention, x)
+
+                    attention.forward = forward
+
+
+def masked_adapter(unet: LdmUNet) -> None:
+    MaskedAdapter(torch.ones(1, 1, 8, 8)).put_on(unet)
+
+
+def self_attention_guidance(unet: LdmUNet) -> None:
+    """What it puts on the middle block, to keep the map for a callback, which knows one size only."""
+    attention = unet.middle_block[1].transformer_blocks[0].attn1
+    own = attention.forward
+
+    def forward(x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+        x.view(-1, math.ceil(LATENT[0] / 8), math.ceil(LATENT[1] / 8), x.shape[-1])
+        return own(x, *args, **kwargs)
+
+    attention.forward = forward
+
+
+RAU_NET, BOTH = {Part.RAU_NET, Part.RELAY}, {Part.RAU_NET, Part.REDILATION, Part.RELAY}
+TABLE: dict[str, tuple[Callable[[LdmUNet], Any], set[Part]]] = {
+    "another extension resizes features, too": (another_port, BOTH),
+    "an IP-Adapter has an effective region mask": (masked_adapter, RAU_NET),
+    "another extension reads self-attention in the middle block": (self_attention_guidance, RAU_NET),
+    "another extension has put its own self-attention in place": (frames, {Part.MSW_MSA}),
+}
+HAVE_TESTS_ABOVE = {
+    "a ControlNet is at work, whose picture has one size",
+    "Deep Shrink (Kohya HRFix) is on",
+    "a ControlLLLite model is in use",
+    "a LoRA is computed beside a downsampler (setting: old method for Lora)",
+    *(reason for _, reason in CONFLICTS.values()),
+}
+
+
+def test_everything_that_something_gives_way_to_is_tried() -> None:
+    assert {*IN_FEATURES, *IN_SELF_ATTENTION} == {*TABLE} | HAVE_TESTS_ABOVE
+
+
+@pytest.mark.parametrize(("reason", "apply", "parts"), [(reason, *row) for reason, row in TABLE.items()])
+def test_what_cannot_work_together_is_left_out(reason: str, apply: Callable[[LdmUNet], Any], parts: set[Part]) -> None:
+    unet = tiny_unet()
+    unet_map = map_unet(unet)
+    options = apply(unet) or {}
+    found = conflicts(unet, unet_map, options)
+    assert found == dict.fromkeys(parts, reason)
+    plan = make_plan(Options(native_size=64), unet_map, LATENT, Task(conflicts=found))
+    assert f"because {reason}" in plan.describe()
+
+
+@pytest.mark.parametrize(("apply", "latent"), [(masked_adapter, LARGER), (self_attention_guidance, LATENT)])
+def test_raunet_would_break_them(apply: Callable[[LdmUNet], None], latent: tuple[int, int]) -> None:
+    unet = tiny_unet()
+    apply(unet)
+    unet_map = map_unet(unet)
+    with pytest.raises(RuntimeError):
+        passes_through(unet, make_plan(Options(native_size=64), unet_map, latent))
+    task = Task(conflicts=conflicts(unet, unet_map, {}))
+    passes_through(unet, make_plan(Options(native_size=64), unet_map, latent, task))
+
+
+def test_windows_would_mix_frames() -> None:
+    unet = tiny_unet()
+    frames(unet)
+    unet_map = map_unet(unet)
+    x, context = inputs(LATENT, batch=4)
+    other = x.clone()
+    other[2:] += 1  # another pair of frames
+
+    def first_pair(plan: Plan, latent: torch.Tensor) -> torch.Tensor:
+        with torch.inference_mode(), hidiffusion(unet, plan, Run(Schedule(uniform_timesteps(10)))):
+            return unet(latent, torch.full((4,), 1.0), context=context)[:2]
+
+    alone = make_plan(Options(native_size=64), unet_map, LATENT)
+    kept = make_plan(Options(native_size=64), unet_map, LATENT, Task(conflicts=conflicts(unet, unet_map, {})))
+    assert torch.allclose(first_pair(kept, x), first_pair(kept, other), atol=1e-5)
+    plain = make_plan(Options(native_size=4096), unet_map, LATENT)
+    assert torch.allclose(first_pair(kept, x), first_pair(plain, x), atol=1e-5)
+    assert not torch.allclose(first_pair(alone, x), first_pair(plain, x), atol=1e-2)
+
+
+@pytest.mark.parametrize(
+    "apply",
+    [
+        lambda unet: MaskedAdapter(None).put_on(unet),
+        lambda unet: setattr(unet.middle_block[1].transformer_blocks[0].attn1, "__webui_hypertile_params", object()),
+    ],
+)
+def test_what_looks_like_them_and_is_harmless(apply: Callable[[LdmUNet], None]) -> None:
+    unet = tiny_unet()
+    apply(unet)
     assert conflicts(unet, map_unet(unet), {}) == {}
