@@ -92,7 +92,7 @@ def map_unet(unet: nn.Module) -> UNetMap:
     first = next((m for m in inputs.modules() if isinstance(m, nn.Conv2d)), None)
     if not in_blocks or len(in_blocks) != len(out_blocks) or first is None:
         raise UnsupportedUNet("this UNet has unpaired input and output blocks; HiDiffusion does not know it")
-    family = _family(unet, in_blocks)
+    family = _family(unet, in_blocks, first.in_channels)
     unet_map = UNetMap(family, first.in_channels, in_blocks, _block("middle_block", middle), out_blocks)
     if any(out_blocks[unet_map.partner(down)].up is None for down in unet_map.downs):
         raise UnsupportedUNet("this UNet has a downsampler without an upsampler; HiDiffusion does not know it")
@@ -129,7 +129,7 @@ def _convs(layer: nn.Module) -> list[str]:
     return [name for name, conv in modules if isinstance(conv, nn.Conv2d) and conv.kernel_size == (3, 3)]
 
 
-def _family(unet: nn.Module, inputs: tuple[Block, ...]) -> Family:
+def _family(unet: nn.Module, inputs: tuple[Block, ...], in_channels: int) -> Family:
     levels = 1 + sum(block.down is not None for block in inputs)
     finest = next((i for i, block in enumerate(inputs) if block.attentions), None)
     if finest is None:
@@ -141,6 +141,8 @@ def _family(unet: nn.Module, inputs: tuple[Block, ...]) -> Family:
         # SD2 projects into its transformers with a linear layer, SD1 with a 1x1 convolution.
         transformer = unet.get_submodule(inputs[finest].attentions[0].split(".transformer_blocks.")[0])
         return Family.SD1 if isinstance(getattr(transformer, "proj_in", None), nn.Conv2d) else Family.SD2
+    if (levels, finest_level, in_channels) == (4, 1, 7):  # a latent and a small picture
+        raise UnsupportedUNet("this is the x4 upscaler, which enlarges an existing picture; it is left unchanged")
     if (levels, finest_level) == (4, 1):
         raise UnsupportedUNet("this is the SDXL refiner, which only polishes an existing picture; it is left unchanged")
     raise UnsupportedUNet(

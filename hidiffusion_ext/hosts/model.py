@@ -10,6 +10,7 @@ from typing import Any
 from torch import nn
 
 from ..core import Refused
+from .compiled import CAN_PAUSE, is_compiled
 
 
 class NoUNet(Refused):
@@ -54,6 +55,8 @@ def find_model(p: Any) -> Model:
     sd_model = p.sd_model
     patcher = forge_patcher(sd_model)
     unet = getattr(getattr(patcher or sd_model, "model", None), "diffusion_model", None)
+    if isinstance(unet, nn.Module) and not CAN_PAUSE and is_compiled(unet):
+        raise NoUNet("the model is compiled (torch.compile), and before PyTorch 2.6 that cannot be paused for a pass")
     unet = getattr(unet, "_orig_mod", unet)
     if not isinstance(unet, nn.Module):
         raise NoUNet(

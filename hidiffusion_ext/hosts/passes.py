@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 from ..core import Options, Plan, Task, UNetMap, make_plan, map_unet, planning
@@ -60,7 +61,10 @@ def _found(p: Any, *, hires: bool) -> tuple[Model, UNetMap, Task]:
 def _unguided(p: Any, *, hires: bool) -> dict[Part, str]:
     """What works on guidance and cannot in this pass, and why."""
     found: dict[Part, str] = {}
-    if hasattr(getattr(p, "sampler", None), "get_timesteps"):
+    sampler = getattr(p, "sampler", None)
+    if goes_on_from_uncond(sampler):
+        found[Part.DAMPED_GUIDANCE] = "CFG++ goes on from the negative prompt as it was evaluated first"
+    if hasattr(sampler, "get_timesteps"):
         found[Part.ANCHOR] = "this sampling method works with noise instead of clean estimates"
     scale = getattr(p, "hr_cfg", None) if hires else None  # the Forge family's, which its API sets to 1 by default
     if (scale or getattr(p, "cfg_scale", None)) == 1:
@@ -68,3 +72,10 @@ def _unguided(p: Any, *, hires: bool) -> dict[Part, str]:
             (Part.DAMPED_GUIDANCE, Part.SPLIT_GUIDANCE, Part.ANCHOR), "nothing is guided at CFG scale 1"
         )
     return found
+
+
+def goes_on_from_uncond(sampler: Any) -> bool:
+    """CFG++: its function asks the denoiser for the unconditional result, which damping leaves as it is."""
+    func = getattr(sampler, "func", None)
+    code = getattr(inspect.unwrap(func), "__code__", None) if callable(func) else None
+    return code is not None and "last_noise_uncond" in code.co_names

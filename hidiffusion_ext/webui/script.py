@@ -28,6 +28,7 @@ from ..core import (
 from ..core.options import SETTINGS
 from ..core.plan import CELL
 from ..core.windows import Size
+from ..hosts.compiled import eagerly
 from ..hosts.fallback import falling_back
 from ..hosts.guidance import changed_guidance
 from ..hosts.native_first import arrange, prepare_prompts
@@ -140,6 +141,7 @@ class HiDiffusionScript(scripts.Script):
             run = Run(schedule, torch.Generator().manual_seed(int(p.seeds[0])), done)
             account = Account(p, options, plan, run, lambda reason: self._refuse(p, reason, hires=hires), hires=hires)
             with falling_back(model.evaluator, run, account.switched_off) as fallback:
+                fallback.enter(eagerly())
                 fallback.enter(hidiffusion(model.unet, plan, run))
                 changes = [fallback.guarded(change) for change in _changes(plan, run, kwargs["x"])]
                 fallback.enter(changed_guidance(p.sampler, changes))

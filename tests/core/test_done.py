@@ -31,7 +31,7 @@ from hidiffusion_ext.core import (
     map_unet,
     split_guidance,
 )
-from hidiffusion_ext.core.plan import LAYERS_NOT_CALLED, NOT_GUIDED, NOT_MET, Part
+from hidiffusion_ext.core.plan import LAYERS_NOT_CALLED, LESS_NOISE, NOT_GUIDED, NOT_MET, Part
 
 STEPS = 5
 LATENT = (16, 24)
@@ -167,9 +167,16 @@ def test_what_is_marked_comes_back() -> None:
     done.note_call(800.0, planned=True)
     done.note(Work.WINDOWS, 800.0)
     back()
-    assert (done.least, done.met, done.called) == ({}, False, math.inf)
+    assert (done.least, done.met, done.least_called) == ({}, False, math.inf)
 
 
 def test_steps_that_have_begun() -> None:
     schedule = Schedule([900.0, 700.0, 500.0], NoiseLevels(range(1000), [1.0] * 1000))
     assert [schedule.begun(t) for t in (999, 900, 899.8, 701, 700.6, 700.4, 600, 500, 3)] == [1, 1, 1, 1, 1, 2, 2, 3, 3]
+
+
+def test_a_model_whose_noise_is_another_than_thought() -> None:
+    plan, run = planned(Family.SD1, OPTIONS[0]), Run(Schedule(uniform_timesteps(STEPS)))
+    run.done.note_call(1.1, planned=True)  # EDM's units
+    run.done.note(Work.WINDOWS, 1.1)
+    assert plan.describe(run.schedule, done=run.done) == f"MSW-MSA, no RAU-Net because {LESS_NOISE}"

@@ -72,11 +72,12 @@ def unet(**changes: object) -> UNetModel:
     ("model", "words"),
     [
         (unet(attention_resolutions=(2, 4)), "SDXL refiner"),
+        (unet(attention_resolutions=(2, 4), in_channels=7), "x4 upscaler"),
         (unet(channel_mult=(1, 1), attention_resolutions=(1, 2)), "2 levels"),
         (unet(use_spatial_transformer=False, context_dim=None), "no transformer blocks"),
         (nn.TransformerEncoderLayer(8, 2), "TransformerEncoderLayer"),
     ],
-    ids=["refiner", "two levels", "no transformers", "diffusion transformer"],
+    ids=["refiner", "x4 upscaler", "two levels", "no transformers", "diffusion transformer"],
 )
 def test_other_models_are_refused_with_a_sentence(model: nn.Module, words: str) -> None:
     with pytest.raises(UnsupportedUNet, match=words):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import SimpleNamespace
@@ -12,7 +13,10 @@ import torch
 from PIL import Image
 
 from hidiffusion_ext.core import Schedule, Span
+from hidiffusion_ext.core.schedule import DISCRETE
+from hidiffusion_ext.hosts.passes import goes_on_from_uncond
 from hidiffusion_ext.hosts.sampling import around_next_pass, cancel
+from hidiffusion_ext.hosts.schedules import pass_schedule, unipc_timesteps
 from modules import sd_samplers_common, shared
 from modules.processing import StableDiffusionProcessingImg2Img, StableDiffusionProcessingTxt2Img, process_images
 
@@ -231,3 +235,58 @@ def test_samplers_without_a_schedule_count_in_the_logarithm_of_the_noise(
     assert steps[0] == 0
     assert steps[-1] >= 0.7 * run.schedule.steps
     assert 0 < sum(step < 0.4 * run.schedule.steps for step in steps) < len(steps)
+
+
+def unipc(model: Any, x: Any, timesteps: Any, is_img2img: bool = False) -> None:
+    """The arguments of the host's."""
+
+
+@pytest.mark.parametrize(("arguments", "begin"), [({}, 999), ({"is_img2img": True}, 901)])
+def test_unipc_evaluates_as_often_as_it_is_asked(arguments: dict[str, Any], begin: int) -> None:
+    timesteps = torch.arange(0, 1000, 100) + 1
+    schedule = pass_schedule(SimpleNamespace(func=unipc), {"timesteps": timesteps, **arguments})
+    assert schedule.timesteps == pytest.approx([begin * (1 - step / 10) for step in range(10)])
+
+
+def test_the_other_spacings_of_unipc() -> None:
+    quadratic = unipc_timesteps(999, 4, "time_quadratic")
+    assert quadratic == pytest.approx([((1000**0.5) * (1 - k / 4) + k / 4) ** 2 - 1 for k in range(4)])
+    even = unipc_timesteps(999, 5, "logSNR")
+    assert even[0] == pytest.approx(999)
+    ratios = [math.log(1 / DISCRETE.noise(timestep) - 1) for timestep in [*even, 0]]
+    assert torch.tensor(ratios).diff().tolist() == pytest.approx([(ratios[-1] - ratios[0]) / 5] * 5, rel=1e-2)
+
+
+def test_samplers_that_add_noise_before_they_evaluate(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = Pass(monkeypatch, None, steps=20, sampler_name="Euler", s_churn=10.0)
+    plain = Pass(monkeypatch, None, steps=20, sampler_name="Euler")
+    assert [t for t, _ in run.evaluations] == pytest.approx(run.schedule.timesteps, abs=0.5)
+    assert sum(a > b + 1 for a, b in zip(run.schedule.timesteps, plain.schedule.timesteps)) >= 15
+    within = Pass(monkeypatch, None, steps=20, sampler_name="Euler", s_churn=10.0, s_tmin=2.0, s_tmax=5.0)
+    assert [t for t, _ in within.evaluations] == pytest.approx(within.schedule.timesteps, abs=0.5)
+
+
+def test_samplers_that_go_on_from_the_negative_prompt() -> None:
+    @torch.no_grad()
+    def cfgpp(model: Any, x: Any, timesteps: Any) -> Any:
+        return x + model.last_noise_uncond
+
+    assert goes_on_from_uncond(SimpleNamespace(func=cfgpp))
+    assert not goes_on_from_uncond(SimpleNamespace(func=unipc))
+    assert not goes_on_from_uncond(None)
+
+
+def test_timesteps_come_from_the_model_that_is_sampled() -> None:
+    """As with reForge's extension for CosXL: timesteps are a quarter of the logarithm of sigma."""
+
+    def timestep(sigmas: torch.Tensor) -> torch.Tensor:
+        return 0.25 * sigmas.log()
+
+    sampling = SimpleNamespace(sigmas=torch.linspace(math.log(0.002), math.log(80), 1000).exp(), timestep=timestep)
+    patcher = SimpleNamespace(model=SimpleNamespace(model_sampling=sampling))
+    sampler = fake_sampler(None)
+    sampler.model_wrap.inner_model = SimpleNamespace(forge_objects=SimpleNamespace(unet=patcher))
+    sigmas = torch.linspace(math.log(80), math.log(0.002), 20).exp()
+    schedule = pass_schedule(sampler, {"sigmas": torch.cat([sigmas, torch.zeros(1)])})
+    assert schedule.timesteps == pytest.approx((0.25 * sigmas.log()).tolist())
+    assert len(schedule.steps_inside(Span(0, 0.4))) == 8
