@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections import OrderedDict
 from contextlib import ExitStack
 from typing import Any
 
@@ -11,6 +10,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from leftovers import STEPS, UNETS, call, snapshot
 from torch import nn
 from unets import inputs, tiny_unet, uniform_timesteps
 
@@ -26,33 +26,6 @@ from hidiffusion_ext.core import (
     map_unet,
     patching,
 )
-from ldm_unet import LdmUNet
-
-STEPS = 10
-UNETS = {
-    Family.SD1: tiny_unet(Family.SD1, sized=True),
-    Family.SD2: tiny_unet(Family.SD2, sized=True, seed=1),
-    Family.SDXL: tiny_unet(Family.SDXL, sized=True, depth=2, deep=2),
-}
-
-
-def snapshot(unet: nn.Module) -> list[Any]:
-    """Everything of every module that a patch could leave changed."""
-    state = []
-    for name, module in unet.named_modules():
-        attributes = {
-            key: (type(value), tuple(value)) if isinstance(value, (dict, OrderedDict)) else value
-            for key, value in vars(module).items()
-        }
-        tensors = [(id(t), t._version) for t in (*module.parameters(recurse=False), *module.buffers(recurse=False))]
-        state.append((name, type(module), attributes, tensors))
-    return state
-
-
-def call(unet: LdmUNet, latent: tuple[int, int], step: int = 0, batch: int = 1) -> torch.Tensor:
-    x, context = inputs(latent, batch=batch)
-    with torch.inference_mode():
-        return unet(x, torch.full((batch,), uniform_timesteps(STEPS)[step]), context=context)
 
 
 def paper_plan(unet: nn.Module, latent: tuple[int, int], **options: object) -> Plan:
@@ -190,10 +163,11 @@ def test_outside_their_steps_the_pairs_change_nothing() -> None:
 
 def test_a_call_at_another_size_than_planned_is_left_alone() -> None:
     unet = UNETS[Family.SD1]
+    planned, tile = call(unet, (32, 32)), call(unet, (16, 16))
     with hidiffusion(unet, paper_plan(unet, (32, 32)), new_run()):
-        assert torch.equal(tile := call(unet, (16, 16)), tile)
-        patched = call(unet, (16, 16))
-    assert torch.equal(patched, call(unet, (16, 16)))
+        assert torch.equal(call(unet, (16, 16)), tile)
+        assert not torch.equal(call(unet, (32, 32)), planned)
+        assert torch.equal(call(unet, (16, 16)), tile)
 
 
 def test_attention_to_something_else_than_the_picture_is_left_alone() -> None:

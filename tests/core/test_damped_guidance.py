@@ -3,27 +3,25 @@
 from __future__ import annotations
 
 import copy
-import math
-from types import MethodType
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_redilation import OFFICIAL, OFFICIAL_TAU, official_factors, reference, scalecrafter_plan
-from torch import nn
+from scalecrafter import (
+    OFFICIAL,
+    OFFICIAL_BASE,
+    OFFICIAL_TAU,
+    call_officially,
+    first_steps,
+    official_factors,
+    official_steps,
+    scalecrafter_plan,
+)
 from unets import inputs, tiny_unet, uniform_timesteps
 
 from hidiffusion_ext.core import Evaluation, Family, Run, Schedule, damped, hidiffusion
 from hidiffusion_ext.core.damped_guidance import damp
-from ldm_unet import LdmUNet
-
-OFFICIAL_BASE = {
-    Family.SD1: {"down.2": 3, "down.3": 4, "mid": 4, "up.0": 4, "up.1": 3},
-    Family.SD2: {"down.2": 3, "down.2.ds": 4, "down.3": 4, "mid": 4, "up.0": 4, "up.1": 4, "up.2": 3},
-    Family.SDXL: {"mid": 2, "up.0": 2},
-}
-"""The official configs for the base evaluation at four times the native side."""
 
 
 @settings(max_examples=50, deadline=None)
@@ -63,43 +61,33 @@ def test_every_step_equals_the_official_code(family: Family) -> None:
     depth = 2 if family is Family.SDXL else 1
     unet = tiny_unet(family, depth=depth, deep=depth)
     theirs = copy.deepcopy(unet)
-    strong, base = (official_factors(theirs, table) for table in (OFFICIAL[family, 4], OFFICIAL_BASE[family]))
     steps, scale, tau = 10, 7.5, OFFICIAL_TAU[family, 4]
+    strong, base = (
+        official_steps(official_factors(theirs, table), steps, tau, progressive=True)
+        for table in (OFFICIAL[family, 4], OFFICIAL_BASE[family])
+    )
     plan = scalecrafter_plan(unet, (64, 64), native_size=128)
     assert FIFTY.steps_inside(plan.damped) == range(tau)
     timesteps = uniform_timesteps(steps)
     run = Run(Schedule(timesteps))
     with torch.inference_mode(), hidiffusion(unet, plan, run):
-        for step in range(steps):
+        for step in first_steps(strong):  # test_redilation has the others
             x, context = inputs((64, 64), seed=step, batch=2)
             x = x[:1].expand(2, -1, -1, -1)
             t = torch.full((2,), timesteps[step])
-            active = step < int(steps * tau / 50)
-            shrunk = (tau - step * 50 / steps) / tau
             rows = unet(x, t, context=context)
-            assert run.damped is active
-            if active:
+            assert run.damped is bool(strong[step])
+            ours = rows[1] + scale * (rows[0] - rows[1])
+            c, u = call_officially(theirs, strong[step], x, t, context=context)
+            start = u
+            if run.damped:
                 with run.base_evaluation():
                     again = unet(x[1:], t[1:], context=context[1:])
-            ours = rows[1] + scale * (rows[0] - rows[1])
-            ours = damp(ours, rows[1], again[0]) if active else ours
-            c, u = official(theirs, strong if active else {}, shrunk, x, t, context)
-            start = official(theirs, base, shrunk, x, t, context)[1] if active else u
+                ours = damp(ours, rows[1], again[0])
+                (start,) = call_officially(theirs, base[step], x[1:], t[1:], context=context[1:])
+                assert float((start - u).abs().max()) > 1e-4
             expected = start + scale * (c - u)
-            assert not active or float((start - u).abs().max()) > 1e-4
             assert float((ours - expected).abs().max()) <= 1e-4 * max(1.0, float(expected.std()))
-
-
-def official(
-    unet: LdmUNet, factors: dict[nn.Conv2d, float], shrunk: float, x: torch.Tensor, t: torch.Tensor, context: object
-) -> torch.Tensor:
-    """The UNet with the official processor at these progressive factors."""
-    for module in unet.modules():
-        module.__dict__.pop("forward", None)
-    for conv, full in factors.items():
-        used = max(math.ceil(full * shrunk), 2)
-        conv.forward = MethodType(lambda conv, x, used=used: reference(conv, x, used), conv)
-    return unet(x, t, context=context)
 
 
 def test_only_the_4x_tables_have_a_base() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from test_apply import UNETS, call, snapshot
+from leftovers import STEPS, UNETS, call, snapshot
 from torch import nn
 from torch.utils.hooks import RemovableHandle
 from unets import uniform_timesteps
@@ -29,7 +29,6 @@ from hidiffusion_ext.core import (
 )
 
 CASES = int(os.environ.get("FAULT_CASES", "1000"))
-STEPS = 10
 
 
 class Interrupted(BaseException):

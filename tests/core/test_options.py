@@ -6,27 +6,12 @@ import json
 from typing import Any
 
 import pytest
+from any_options import options
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hidiffusion_ext.core import Method, OptionError, Options, Passes, Preset, WindowShift
+from hidiffusion_ext.core import Method, OptionError, Options, Passes, Preset
 from hidiffusion_ext.core.options import SETTINGS, plain
-
-options = st.builds(
-    Options,
-    enabled=st.booleans(),
-    method=st.sampled_from(Method),
-    rau_net=st.booleans(),
-    msw_msa=st.booleans(),
-    dispersion=st.booleans(),
-    damped_guidance=st.booleans(),
-    preset=st.sampled_from(Preset),
-    t1=st.floats(0, 1),
-    t2=st.floats(0, 1),
-    passes=st.sampled_from(Passes),
-    native_size=st.integers(0, 4096),
-    window_shift=st.sampled_from(WindowShift),
-)
 
 
 def test_the_defaults_are_allowed_and_off() -> None:

@@ -20,11 +20,12 @@ def install() -> None:
             raise ImportError("install k-diffusion==0.1.1 (pip install --no-deps)")
         package = types.ModuleType("k_diffusion")
         package.__path__ = list(spec.submodule_search_locations)
+        package.__spec__ = spec  # find_spec wants one
         sys.modules["k_diffusion"] = package
     if "torchvision" not in sys.modules and importlib.util.find_spec("torchvision") is None:
         for name in ("torchvision", "torchvision.transforms", "torchvision.transforms.functional"):
             sys.modules[name] = types.ModuleType(name)
-            sys.modules[name].__spec__ = importlib.machinery.ModuleSpec(name, None)  # find_spec wants one
+            sys.modules[name].__spec__ = importlib.machinery.ModuleSpec(name, None)
         sys.modules["torchvision.transforms"].functional = sys.modules["torchvision.transforms.functional"]
     import k_diffusion.external
     import k_diffusion.sampling  # noqa: F401

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 import server
+from any_options import options
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from test_options import options
 
 from hidiffusion_ext import __version__
 from hidiffusion_ext.core import Options
