@@ -39,7 +39,6 @@ def reload_app():
     """What "Reload UI" does: unload callbacks, then load everything again into a new application."""
     from modules import script_callbacks
 
-    script_callbacks.app_reload_callback()
     script_callbacks.script_unloaded_callback()
     return _start()
 
@@ -57,8 +56,7 @@ def _start():
 
     scripts.load_scripts()
     shared.sd_model  # noqa: B018  (loads the checkpoint)
-    script_callbacks.before_ui_callback()
-    shared.demo = demo = ui.create_ui()
+    demo = ui.create_ui()
     app = FastAPI()
     Api(app, Lock())
     folders = [HERE, *map(Path, scripts.extension_dirs)]

@@ -4,21 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
-
-FILTERS = {"Nearest": Image.NEAREST}
+from PIL import Image
 
 
-def resize_image(
-    resize_mode: int, im: Image.Image, width: int, height: int, upscaler_name: str | None = None
-) -> Image.Image:
-    """0: stretch; 1: crop to fill; 2: fit, with a border."""
-    how = FILTERS.get(upscaler_name, Image.LANCZOS)
-    if resize_mode == 1:
-        return ImageOps.fit(im, (width, height), how)
-    if resize_mode == 2:
-        return ImageOps.pad(im, (width, height), how)
-    return im.resize((width, height), how)
+def resize_image(im: Image.Image, width: int, height: int, upscaler_name: str | None = None) -> Image.Image:
+    return im.resize((width, height), Image.NEAREST if upscaler_name == "Nearest" else Image.LANCZOS)
 
 
 def flatten(img: Image.Image, background: str = "#ffffff") -> Image.Image:

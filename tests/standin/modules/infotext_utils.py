@@ -11,35 +11,16 @@ from typing import Any
 
 import gradio as gr
 
-from modules import errors, paths, script_callbacks, shared
+from modules import errors, paths, shared
 
 sys.modules["modules.generation_parameters_copypaste"] = sys.modules[__name__]  # its old name
 
 KEY, QUOTED, PLAIN = r"\w[\w \-/]+", r'"(?:[^"\\]|\\.)+"', r"[^,]*"
 RE_PARAM = re.compile(rf"\s*({KEY}):\s*({QUOTED}|{PLAIN})(?:,|$)")
 RE_SIZE = re.compile(r"(\d+)x(\d+)")
-DEFAULTS = {  # parameters that an infotext leaves out when they have these values
-    "Clip skip": "1",
-    "Hires resize-1": 0,
-    "Hires resize-2": 0,
-    "Hires sampler": "Use same sampler",
-    "Hires schedule type": "Use same scheduler",
-    "Hires checkpoint": "Use same checkpoint",
-    "Hires prompt": "",
-    "Hires negative prompt": "",
-    "Mask mode": "Inpaint masked",
-    "Masked content": "original",
-    "Inpaint area": "Whole picture",
-    "Masked area padding": 32,
-    "Schedule type": "Automatic",
-    "Schedule max sigma": 0,
-    "Schedule min sigma": 0,
-    "Schedule rho": 0,
-    "VAE Encoder": "Full",
-    "VAE Decoder": "Full",
-    "RNG": "GPU",
-    "Refiner switch by sampling steps": False,
-}
+DEFAULTS = {"Clip skip": "1", "Schedule type": "Automatic", "Hires resize-1": 0, "Hires resize-2": 0}
+"""What an infotext leaves out when it has these values."""
+
 paste_fields: dict[str, dict] = {}
 
 
@@ -68,7 +49,7 @@ def unquote(text: str) -> str:
         return text
 
 
-def parse_generation_parameters(x: str, skip_fields: list[str] | None = None) -> dict[str, Any]:
+def parse_generation_parameters(x: str) -> dict[str, Any]:
     """Parameters by name, as text; a size `WxH` gives two, `name-1` and `name-2`."""
     *lines, last = x.strip().split("\n")
     if len(RE_PARAM.findall(last)) < 3:
@@ -87,29 +68,19 @@ def parse_generation_parameters(x: str, skip_fields: list[str] | None = None) ->
         size = RE_SIZE.fullmatch(value)
         res |= {f"{key}-1": size[1], f"{key}-2": size[2]} if size else {key: value}
     res |= {key: "\n".join(lines) for key, lines in texts.items()}
-    res = DEFAULTS | res
-    for key in shared.opts.infotext_skip_pasting if skip_fields is None else skip_fields:
-        res.pop(key, None)
-    return res
+    return DEFAULTS | res
 
 
-def add_paste_fields(tabname: str, init_img, fields: list, override_settings_component=None) -> None:
+def add_paste_fields(tabname: str, fields: list) -> None:
     fields[:] = [field if isinstance(field, PasteField) else PasteField(*field) for field in fields]
-    paste_fields[tabname] = {
-        "init_img": init_img,
-        "fields": fields,
-        "override_settings_component": override_settings_component,
-    }
+    paste_fields[tabname] = {"fields": fields}
 
 
-def get_override_settings(params: dict[str, Any], *, skip_fields=None) -> list[tuple[str, str, Any]]:
-    """(name, setting, value) for each parameter that belongs to a setting and differs from it."""
-    res = []
-    for setting, info in shared.opts.data_labels.items():
-        value = params.get(info.infotext) if info.infotext and info.infotext not in (skip_fields or {}) else None
-        if value is not None and shared.opts.cast_value(setting, value) != getattr(shared.opts, setting):
-            res.append((info.infotext, setting, shared.opts.cast_value(setting, value)))
-    return res
+def get_override_settings(params: dict[str, Any]) -> dict[str, Any]:
+    """The settings that parameters belong to and differ from."""
+    found = {name: params[info.infotext] for name, info in shared.opts.data_labels.items() if info.infotext in params}
+    cast = {name: shared.opts.cast_value(name, value) for name, value in found.items()}
+    return {name: value for name, value in cast.items() if value != getattr(shared.opts, name)}
 
 
 def paste_values(fields: list, text: str) -> list:
@@ -118,7 +89,6 @@ def paste_values(fields: list, text: str) -> list:
     if not text and last_job.exists():
         text = last_job.read_text(encoding="utf8")
     params = parse_generation_parameters(text)
-    script_callbacks.infotext_pasted_callback(text, params)
     return [_pasted(component, key, params) for component, key in fields]
 
 
@@ -143,10 +113,6 @@ def _pasted(component, key: str | Callable, params: dict[str, Any]):
         return gr.update()
 
 
-def connect_paste(button, fields: list, input_comp, override_settings_component=None, tabname: str = "") -> None:
-    button.click(
-        lambda text: paste_values(fields, text),
-        inputs=[input_comp],
-        outputs=[field[0] for field in fields],
-        show_progress=False,
-    )
+def connect_paste(button, fields: list, prompt) -> None:
+    parts = [component for component, _ in fields]
+    button.click(lambda text: paste_values(fields, text), inputs=[prompt], outputs=parts, show_progress=False)

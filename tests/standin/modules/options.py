@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from modules import errors
@@ -12,41 +11,19 @@ FIELDS = {"data_labels", "data"}
 
 class OptionInfo:
     def __init__(
-        self,
-        default=None,
-        label="",
-        component=None,
-        component_args=None,
-        onchange=None,
-        section=None,
-        refresh=None,
-        comment_before="",
-        comment_after="",
-        infotext=None,
-        restrict_api=False,
-        category_id=None,
+        self, default=None, label="", component=None, component_args=None, onchange=None, section=None, infotext=None
     ):
         self.default, self.label, self.component, self.component_args = default, label, component, component_args
-        self.onchange, self.section, self.refresh, self.category_id = onchange, section, refresh, category_id
-        self.comment_before, self.comment_after = comment_before, comment_after
-        self.infotext, self.restrict_api, self.do_not_save = infotext, restrict_api, False
+        self.onchange, self.section, self.infotext = onchange, section, infotext
+        self.comment_after, self.do_not_save = "", False
 
     def info(self, info: str) -> OptionInfo:
-        return self.html(f"<span class='info'>({info})</span>")
-
-    def html(self, html: str) -> OptionInfo:
-        self.comment_after += html
-        return self
-
-    def link(self, label: str, url: str) -> OptionInfo:
-        self.comment_before += f"[<a href='{url}' target='_blank'>{label}</a>]"
+        """A remark behind the setting's label."""
+        self.comment_after += f"<span>({info})</span>"
         return self
 
     def needs_reload_ui(self) -> OptionInfo:
-        return self.info("requires Reload UI")
-
-    def needs_restart(self) -> OptionInfo:
-        return self.info("requires restart")
+        return self.info("after Reload UI")
 
 
 class OptionHTML(OptionInfo):
@@ -55,14 +32,6 @@ class OptionHTML(OptionInfo):
     def __init__(self, text: str):
         super().__init__(str(text).strip())
         self.do_not_save = True
-
-
-def options_section(section: tuple, options: dict[str, OptionInfo]) -> dict[str, OptionInfo]:
-    """Put all of `options` in `section` = (identifier, title[, category])."""
-    for option in options.values():
-        option.section = tuple(section[:2])
-        option.category_id = section[2] if len(section) > 2 else None
-    return options
 
 
 class Options:
@@ -90,7 +59,7 @@ class Options:
     def set(self, key: str, value: Any, is_api: bool = False, run_callbacks: bool = True) -> bool:
         """Set and call `onchange`; a failing `onchange` puts the old value back. True if the value changed."""
         old, option = self.data.get(key), self.data_labels[key]
-        if old == value or option.do_not_save or (is_api and option.restrict_api):
+        if old == value or option.do_not_save:
             return False
         setattr(self, key, value)
         if run_callbacks and option.onchange is not None:
@@ -102,14 +71,6 @@ class Options:
                 return False
         return True
 
-    def get_default(self, key: str) -> Any:
-        return self.data_labels[key].default if key in self.data_labels else None
-
-    def onchange(self, key: str, func: Callable[[], None], call: bool = True) -> None:
-        self.data_labels[key].onchange = func
-        if call:
-            func()
-
     def add_option(self, key: str, info: OptionInfo) -> None:
         self.data_labels[key] = info
         if key not in self.data and not info.do_not_save:
@@ -117,7 +78,5 @@ class Options:
 
     def cast_value(self, key: str, value: Any) -> Any:
         """`value` (text of an infotext) in the type of the option's default."""
-        if value is None:
-            return None
-        expected = type(self.get_default(key))
+        expected = type(self.data_labels[key].default)
         return value not in ("False", "false", "0", "") if expected is bool else expected(value)

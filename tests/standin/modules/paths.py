@@ -10,4 +10,3 @@ from pathlib import Path
 script_path = str(Path(__file__).resolve().parent.parent)
 data_path = tempfile.mkdtemp(prefix="standin-data-")
 atexit.register(shutil.rmtree, data_path, ignore_errors=True)
-extensions_dir = str(Path(script_path) / "extensions")

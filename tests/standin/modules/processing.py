@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import random
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import torch
 from PIL import Image
 
-from modules import paths, rng, scripts, sd_models, sd_samplers, shared
+from modules import paths, rng, sd_models, sd_samplers, shared
 from modules.processing_img2img import StableDiffusionProcessingImg2Img  # noqa: F401
 from modules.processing_job import DecodedSamples, StableDiffusionProcessing, decode_latent_batch, opt_C, opt_f  # noqa: F401
 from modules.processing_results import Processed, create_infotext
@@ -42,11 +43,9 @@ def process_images(p: StableDiffusionProcessing) -> Processed:
             opts.set(key, value, is_api=True, run_callbacks=False)
             if key == "sd_model_checkpoint":
                 sd_models.reload_model_weights()
-        sd_models.apply_token_merging(p.sd_model, p.get_token_merging_ratio())
         sd_samplers.fix_p_invalid_sampler_and_scheduler(p)
         return process_images_inner(p)
     finally:
-        sd_models.apply_token_merging(p.sd_model, 0)
         if p.override_settings_restore_afterwards:
             for key, value in stored.items():
                 setattr(opts, key, value)
@@ -61,14 +60,12 @@ def apply_circular(enable: bool) -> None:
 
 def process_images_inner(p: StableDiffusionProcessing) -> Processed:
     seed, subseed = get_fixed_seed(p.seed), get_fixed_seed(p.subseed)
-    p.tiling = opts.tiling if p.tiling is None else p.tiling
     if p.refiner_checkpoint not in (None, "", "None", "none"):
         p.refiner_checkpoint_info = sd_models.get_closet_checkpoint_match(p.refiner_checkpoint)
         if p.refiner_checkpoint_info is None:
             raise Exception(f"no checkpoint {p.refiner_checkpoint!r}")
-    p.sd_model_name, p.sd_model_hash = p.sd_model.sd_checkpoint_info.name_for_extra, p.sd_model.sd_model_hash
-    apply_circular(p.tiling)
-    p.fill_fields_from_opts()
+    p.sd_model_name, p.sd_model_hash = p.sd_model.sd_checkpoint_info.name, p.sd_model.sd_model_hash
+    apply_circular(bool(p.tiling))
     p.setup_prompts()
     p.all_seeds = [seed + (i if p.subseed_strength == 0 else 0) for i in range(len(p.all_prompts))]
     p.all_subseeds = [subseed + i for i in range(len(p.all_prompts))]
@@ -83,7 +80,7 @@ def process_images_inner(p: StableDiffusionProcessing) -> Processed:
         for n in range(p.n_iter):
             p.iteration = n
             state.skipped = False
-            if state.interrupted or state.stopping_generation:
+            if state.interrupted:
                 break
             sd_models.reload_model_weights()  # the refiner may have left another one
             _take_batch(p, n)
@@ -105,7 +102,8 @@ def process_images_inner(p: StableDiffusionProcessing) -> Processed:
                 p.scripts.process_batch(p, **which | {"prompts": p.prompts})
             p.setup_conds()
             if n == 0:
-                Path(paths.data_path, "params.txt").write_text(Processed(p, []).infotext(p, 0), encoding="utf8")
+                infotext = create_infotext(p, p.all_prompts, p.all_seeds)
+                Path(paths.data_path, "params.txt").write_text(infotext, encoding="utf8")
             if p.n_iter > 1:
                 state.job = f"Batch {n + 1} out of {p.n_iter}"
 
@@ -118,9 +116,9 @@ def process_images_inner(p: StableDiffusionProcessing) -> Processed:
                 prompts=p.prompts,
             )
             if p.scripts is not None:
-                ps = scripts.PostSampleArgs(samples)
-                p.scripts.post_sample(p, ps)
-                samples = ps.samples
+                taken = SimpleNamespace(samples=samples)
+                p.scripts.post_sample(p, taken)
+                samples = taken.samples
             if not getattr(samples, "already_decoded", False):
                 samples = decode_latent_batch(p.sd_model, samples)
             batch = ((torch.stack(samples).float() + 1) / 2).clamp(0, 1)
@@ -128,34 +126,22 @@ def process_images_inner(p: StableDiffusionProcessing) -> Processed:
             if p.scripts is not None:
                 p.scripts.postprocess_batch(p, batch, batch_number=n)
                 _take_batch(p, n)
-                pp = scripts.PostprocessBatchListArgs(list(batch))
-                p.scripts.postprocess_batch_list(p, pp, batch_number=n)
-                batch = pp.images
+                listed = SimpleNamespace(images=list(batch))
+                p.scripts.postprocess_batch_list(p, listed, batch_number=n)
+                batch = listed.images
             for i, x in enumerate(batch):
                 p.batch_index = i
                 image = _postprocess_image(
                     p, i, Image.fromarray((255 * x.permute(1, 2, 0).cpu().numpy()).astype(np.uint8))
                 )
-                infotexts.append(
-                    create_infotext(p, p.prompts, p.seeds, p.subseeds, index=i, all_negative_prompts=p.negative_prompts)
-                )
-                if opts.enable_pnginfo:
-                    image.info["parameters"] = infotexts[-1]
+                infotexts.append(create_infotext(p, p.prompts, p.seeds, p.subseeds, i, p.negative_prompts))
+                image.info["parameters"] = infotexts[-1]
                 output_images.append(image)
-        if not infotexts:
-            infotexts.append(Processed(p, []).infotext(p, 0))
-    p.color_corrections = None
-    res = Processed(
-        p,
-        images_list=output_images,
-        seed=p.all_seeds[0],
-        info=infotexts[0],
-        subseed=p.all_subseeds[0],
-        infotexts=infotexts,
-    )
+    infotexts = infotexts or [create_infotext(p, p.all_prompts, p.all_seeds)]
+    result = Processed(p, output_images, p.all_seeds[0], infotexts[0], infotexts=infotexts)
     if p.scripts is not None:
-        p.scripts.postprocess(p, res)
-    return res
+        p.scripts.postprocess(p, result)
+    return result
 
 
 def _batch(p, values: list, n: int) -> list:
@@ -170,11 +156,8 @@ def _postprocess_image(p, i: int, image: Image.Image) -> Image.Image:
     """The three hooks on a finished image."""
     if p.scripts is None:
         return image
-    pp = scripts.PostprocessImageArgs(image)
-    p.scripts.postprocess_image(p, pp)
-    p.scripts.postprocess_maskoverlay(
-        p, scripts.PostProcessMaskOverlayArgs(i, getattr(p, "mask_for_overlay", None), None)
-    )
-    pp = scripts.PostprocessImageArgs(pp.image)
-    p.scripts.postprocess_image_after_composite(p, pp)
-    return pp.image
+    finished = SimpleNamespace(image=image)
+    p.scripts.postprocess_image(p, finished)
+    p.scripts.postprocess_maskoverlay(p, SimpleNamespace(index=i, mask_for_overlay=None, overlay_image=None))
+    p.scripts.postprocess_image_after_composite(p, finished)
+    return finished.image

@@ -2,53 +2,41 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 
 from modules import images, rng, sd_models, sd_samplers, shared
-from modules.processing_job import DecodedSamples, StableDiffusionProcessing, decode_latent_batch, opt_f
+from modules.processing_job import (
+    DecodedSamples,
+    StableDiffusionProcessing,
+    decode_latent_batch,
+    no_image_conditioning,
+    opt_f,
+)
 from modules.sd_samplers_common import images_tensor_to_samples
 from modules.shared import state
 
 
 @dataclass(repr=False)
 class StableDiffusionProcessingTxt2Img(StableDiffusionProcessing):
-    enable_hr: bool = False
     denoising_strength: float = 0.75
-    firstphase_width: int = 0
-    firstphase_height: int = 0
-    hr_scale: float = 2.0
-    hr_upscaler: str = None
-    hr_second_pass_steps: int = 0
+    enable_hr: bool = False
     hr_resize_x: int = 0
     hr_resize_y: int = 0
-    hr_checkpoint_name: str = None
+    hr_scale: float = 2.0
+    hr_upscaler: str = None
     hr_sampler_name: str = None
     hr_scheduler: str = None
+    hr_second_pass_steps: int = 0
     hr_prompt: str = ""
     hr_negative_prompt: str = ""
-    force_task_id: str = None
-
-    hr_checkpoint_info: Any = field(default=None, init=False)
-    hr_upscale_to_x: int = field(default=0, init=False)
-    hr_upscale_to_y: int = field(default=0, init=False)
-    truncate_x: int = field(default=0, init=False)
-    truncate_y: int = field(default=0, init=False)
-    latent_scale_mode: dict = field(default=None, init=False)
-    hr_c: Any = field(default=None, init=False)
-    hr_uc: Any = field(default=None, init=False)
-    all_hr_prompts: list = field(default=None, init=False)
-    all_hr_negative_prompts: list = field(default=None, init=False)
-    hr_prompts: list = field(default=None, init=False)
-    hr_negative_prompts: list = field(default=None, init=False)
+    hr_checkpoint_name: str = None
 
     def __post_init__(self):
         super().__post_init__()
-        if self.firstphase_width or self.firstphase_height:
-            self.hr_upscale_to_x, self.hr_upscale_to_y = self.width, self.height
-            self.width, self.height = self.firstphase_width, self.firstphase_height
+        self.hr_upscale_to_x = self.hr_upscale_to_y = self.truncate_x = self.truncate_y = 0
+        self.hr_checkpoint_info = self.latent_scale_mode = self.hr_c = self.hr_uc = None
 
     def calculate_target_resolution(self) -> None:
         """hr_upscale_to_x/y and what is cut off afterwards, from hr_scale or hr_resize_x/y."""
@@ -103,14 +91,10 @@ class StableDiffusionProcessingTxt2Img(StableDiffusionProcessing):
                 (images_tensor_to_samples(pixels), None) if self.latent_scale_mode else (None, pixels * 2 - 1)
             )
         else:
-            x = self.rng.next()
+            x, conds = self.rng.next(), (conditioning, unconditional_conditioning)
             if self.scripts is not None:
-                self.scripts.process_before_every_sampling(
-                    p=self, x=x, noise=x, c=conditioning, uc=unconditional_conditioning
-                )
-            latents = self.sampler.sample(
-                self, x, conditioning, unconditional_conditioning, image_conditioning=self.txt2img_image_conditioning(x)
-            )
+                self.scripts.process_before_every_sampling(self, x=x, noise=x, c=conds[0], uc=conds[1])
+            latents = self.sampler.sample(self, x, *conds, image_conditioning=no_image_conditioning(x))
             if not self.enable_hr:
                 return latents
             decoded = None if self.latent_scale_mode else torch.stack(decode_latent_batch(self.sd_model, latents))
@@ -128,8 +112,7 @@ class StableDiffusionProcessingTxt2Img(StableDiffusionProcessing):
             samples = torch.nn.functional.interpolate(samples, size=(h // opt_f, w // opt_f), **self.latent_scale_mode)
         else:
             larger = [
-                images.resize_image(0, images.to_image(x), w, h, upscaler_name=self.hr_upscaler)
-                for x in decoded_samples
+                images.resize_image(images.to_image(x), w, h, upscaler_name=self.hr_upscaler) for x in decoded_samples
             ]
             samples = images_tensor_to_samples(images.to_tensor(larger))
         state.nextjob()
@@ -145,7 +128,7 @@ class StableDiffusionProcessingTxt2Img(StableDiffusionProcessing):
         self.calculate_hr_conds()
         if self.scripts is not None:
             self.scripts.before_hr(self)
-            self.scripts.process_before_every_sampling(p=self, x=samples, noise=noise, c=self.hr_c, uc=self.hr_uc)
+            self.scripts.process_before_every_sampling(self, x=samples, noise=noise, c=self.hr_c, uc=self.hr_uc)
         samples = self.sampler.sample_img2img(
             self,
             samples,
@@ -153,7 +136,7 @@ class StableDiffusionProcessingTxt2Img(StableDiffusionProcessing):
             self.hr_c,
             self.hr_uc,
             steps=self.hr_second_pass_steps or self.steps,
-            image_conditioning=self.txt2img_image_conditioning(samples),
+            image_conditioning=no_image_conditioning(samples),
         )
         self.sampler = None
         decoded = decode_latent_batch(self.sd_model, samples)

@@ -11,7 +11,7 @@ class ImageRNG:
     As on the host, the first draw also seeds torch's global generator with each image's seed.
     """
 
-    def __init__(self, shape, seeds, subseeds=None, subseed_strength=0.0, seed_resize_from_h=0, seed_resize_from_w=0):
+    def __init__(self, shape, seeds, subseeds=None, subseed_strength=0.0):
         self.shape = tuple(map(int, shape))
         self.seeds, self.subseeds, self.subseed_strength = seeds, subseeds, subseed_strength
         self.generators = [torch.Generator("cpu").manual_seed(int(seed)) for seed in seeds]

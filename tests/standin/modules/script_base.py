@@ -3,45 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import gradio as gr
 
 AlwaysVisible = object()
-
-
-class MaskBlendArgs:
-    def __init__(self, current_latent, nmask, init_latent, mask, blended_latent, denoiser=None, sigma=None):
-        self.current_latent, self.nmask, self.init_latent, self.mask = current_latent, nmask, init_latent, mask
-        self.blended_latent, self.denoiser, self.sigma = blended_latent, denoiser, sigma
-        self.is_final_blend = denoiser is None
-
-
-class PostSampleArgs:
-    def __init__(self, samples):
-        self.samples = samples
-
-
-class PostprocessImageArgs:
-    def __init__(self, image):
-        self.image = image
-
-
-class PostProcessMaskOverlayArgs:
-    def __init__(self, index, mask_for_overlay, overlay_image):
-        self.index, self.mask_for_overlay, self.overlay_image = index, mask_for_overlay, overlay_image
-
-
-class PostprocessBatchListArgs:
-    def __init__(self, images):
-        self.images = images
-
-
-@dataclass
-class OnComponent:
-    component: gr.blocks.Block
 
 
 # Hooks, with the arguments that each gets between `p` and the script's own arguments.
@@ -85,8 +51,6 @@ class Script:
     infotext_fields: list | None = None  # [(component, name or function)], set in ui()
     paste_field_names: list[str] | None = None
     api_info: dict | None = None
-    on_before_component_elem_id: list | None = None
-    on_after_component_elem_id: list | None = None
     setup_for_ui_only = False
     controls: list | None = None
 
@@ -101,18 +65,6 @@ class Script:
 
     def run(self, p, *args):
         """Only for scripts chosen in the dropdown: do the whole job and return a Processed."""
-
-    def before_component(self, component, **kwargs):
-        pass
-
-    def after_component(self, component, **kwargs):
-        pass
-
-    def on_before_component(self, callback: Callable, *, elem_id: str) -> None:
-        self.on_before_component_elem_id = (self.on_before_component_elem_id or []) + [(elem_id, callback)]
-
-    def on_after_component(self, callback: Callable, *, elem_id: str) -> None:
-        self.on_after_component_elem_id = (self.on_after_component_elem_id or []) + [(elem_id, callback)]
 
     def elem_id(self, item_id: str) -> str:
         both_tabs = self.show(True) == self.show(False)

@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 import gradio as gr
 
-from modules import errors, shared
-from modules.script_base import HOOKS, AlwaysVisible, OnComponent, Script, do_nothing
+from modules import errors
+from modules.script_base import HOOKS, AlwaysVisible, Script, do_nothing
 
 
 def wrap_call(func: Callable, filename: str, funcname: str, *args, default=None, **kwargs):
@@ -31,7 +31,6 @@ class ScriptRunner:
         self.infotext_fields: list = []
         self.paste_field_names: list[str] = []
         self.inputs: list = [None]
-        self.elem_id_callbacks: dict[tuple[str, str], list[tuple[Callable, Script]]] = {}
 
     def initialize_scripts(self, is_img2img: bool) -> None:
         for scripts in (self.scripts, self.alwayson_scripts, self.selectable_scripts):
@@ -52,15 +51,6 @@ class ScriptRunner:
             script.alwayson = visibility == AlwaysVisible
             self.scripts.append(script)
             (self.alwayson_scripts if script.alwayson else self.selectable_scripts).append(script)
-        self._collect_elem_id_callbacks()
-
-    def _collect_elem_id_callbacks(self) -> None:
-        for script in self.scripts:
-            for when in ("before", "after"):
-                field = f"on_{when}_component_elem_id"
-                for elem_id, callback in getattr(script, field) or []:
-                    self.elem_id_callbacks.setdefault((when, elem_id), []).append((callback, script))
-                setattr(script, field, None)
 
     def create_script_ui(self, script: Script) -> None:
         script.args_from = script.args_to = len(self.inputs)
@@ -112,7 +102,6 @@ class ScriptRunner:
                 inputs=[dropdown],
                 outputs=[s.group for s in self.selectable_scripts],
             )
-        self._collect_elem_id_callbacks()
         return self.inputs
 
     def run(self, p, *args):
@@ -120,9 +109,7 @@ class ScriptRunner:
         if not args[0]:
             return None
         script = self.selectable_scripts[args[0] - 1]
-        processed = script.run(p, *args[script.args_from : script.args_to])
-        shared.total_tqdm.clear()
-        return processed
+        return script.run(p, *args[script.args_from : script.args_to])
 
     def script(self, title: str) -> Script | None:
         return self.title_map.get(title.lower())
@@ -142,18 +129,6 @@ class ScriptRunner:
 
     def postprocess_batch(self, p, images, **kwargs) -> None:
         self.call_hook("postprocess_batch", p, images=images, **kwargs)
-
-    def before_component(self, component, **kwargs) -> None:
-        self._component("before", component, kwargs.get("elem_id"), kwargs)
-
-    def after_component(self, component, **kwargs) -> None:
-        self._component("after", component, component.elem_id, kwargs)
-
-    def _component(self, when: str, component, elem_id: str | None, kwargs: dict) -> None:
-        for callback, script in self.elem_id_callbacks.get((when, elem_id), []):
-            wrap_call(callback, script.filename, f"on_{when}_component", OnComponent(component=component))
-        for script in self.scripts:
-            wrap_call(getattr(script, f"{when}_component"), script.filename, f"{when}_component", component, **kwargs)
 
 
 def _runner_method(hook: str) -> Callable:

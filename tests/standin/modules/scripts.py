@@ -9,30 +9,14 @@ from collections import namedtuple
 from pathlib import Path
 
 from modules import errors, paths, script_callbacks
-from modules.script_base import (  # noqa: F401
-    AlwaysVisible,
-    MaskBlendArgs,
-    OnComponent,
-    PostprocessBatchListArgs,
-    PostprocessImageArgs,
-    PostProcessMaskOverlayArgs,
-    PostSampleArgs,
-    Script,
-)
+from modules.script_base import AlwaysVisible, Script  # noqa: F401
 from modules.script_runner import ScriptRunner, wrap_call  # noqa: F401
 
 ScriptClassData = namedtuple("ScriptClassData", ["script_class", "path", "basedir", "module"])
-current_basedir = paths.script_path
 extension_dirs: list[str] = []  # extra folders to load; set by server.py
 scripts_data: list[ScriptClassData] = []
 scripts_txt2img: ScriptRunner
 scripts_img2img: ScriptRunner
-scripts_current: ScriptRunner | None = None  # whose UI is being built
-
-
-def basedir() -> str:
-    """Folder of the extension whose script is being imported."""
-    return current_basedir
 
 
 def load_scripts() -> None:
@@ -40,7 +24,7 @@ def load_scripts() -> None:
 
     The extension's folder is on sys.path during the import only. Modules are not put in sys.modules.
     """
-    global current_basedir, scripts_txt2img, scripts_img2img
+    global scripts_txt2img, scripts_img2img
     scripts_data.clear()
     script_callbacks.clear_callbacks()
     for folder in [paths.script_path, *extension_dirs]:
@@ -49,7 +33,6 @@ def load_scripts() -> None:
             try:
                 if folder != paths.script_path:
                     sys.path = [str(folder), *before]
-                current_basedir = str(folder)
                 spec = importlib.util.spec_from_file_location(path.name, path)
                 module = importlib.util.module_from_spec(spec)
                 spec.loader.exec_module(module)
@@ -59,8 +42,5 @@ def load_scripts() -> None:
             except Exception:
                 errors.report(f"{path.name} could not be loaded", exc_info=True)
             finally:
-                sys.path, current_basedir = before, paths.script_path
+                sys.path = before
     scripts_txt2img, scripts_img2img = ScriptRunner(), ScriptRunner()
-
-
-reload_scripts = load_scripts

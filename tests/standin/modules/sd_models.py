@@ -22,10 +22,6 @@ class CheckpointInfo:
         return f"{self.name}.safetensors"
 
     @property
-    def name_for_extra(self) -> str:
-        return self.name
-
-    @property
     def shorthash(self) -> str:
         return f"{self.seed:010x}"
 
@@ -40,8 +36,6 @@ class CheckpointInfo:
     @property
     def short_title(self) -> str:
         return f"{self.name} [{self.shorthash}]"
-
-    model_name = name_for_extra
 
 
 checkpoints_list = {
@@ -144,8 +138,4 @@ def reload_model_weights(sd_model=None, info: CheckpointInfo | None = None, forc
     return reused
 
 
-def apply_token_merging(sd_model, token_merging_ratio: float) -> None:
-    sd_model.applied_token_merged_ratio = token_merging_ratio
-
-
-shared.opts.onchange("sd_model_checkpoint", reload_model_weights, call=False)
+shared.opts.data_labels["sd_model_checkpoint"].onchange = reload_model_weights

@@ -33,13 +33,14 @@ class CFGDenoiser(torch.nn.Module):
         self.steps: int | None = None  # of this pass
         self.total_steps: int | None = None  # evaluations expected
         self.step = 0  # evaluations done
-        self.image_cfg_scale = None
         self.padded_cond_uncond = False
         self.cond_scale_miltiplier = 1.0
 
     @property
     def inner_model(self):
-        raise NotImplementedError()
+        """The loaded model as the sampling function sees it."""
+        self.model_wrap = self.model_wrap or self.wrap()
+        return self.model_wrap
 
     def get_pred_x0(self, x_in, x_out, sigma):
         return x_out
@@ -51,16 +52,7 @@ class CFGDenoiser(torch.nn.Module):
         self.sampler.sampler_extra_args |= {"cond": c, "uncond": uc}
 
     def _blend(self, latent, sigma):
-        blended = latent * self.nmask + self.init_latent * self.mask
-        if self.p.scripts is not None:
-            from modules import scripts
-
-            args = scripts.MaskBlendArgs(
-                latent, self.nmask, self.init_latent, self.mask, blended, denoiser=self, sigma=sigma
-            )
-            self.p.scripts.on_mask_blend(self.p, args)
-            blended = args.blended_latent
-        return blended
+        return sd_samplers_common.blended(self.p, latent, self.init_latent, self.mask, self.nmask, self, sigma)
 
     def _pad(self, tensor, uncond):
         """Lengthen the shorter of cond and uncond with the empty prompt's vectors."""
@@ -107,12 +99,7 @@ class CFGDenoiser(torch.nn.Module):
         )
 
         skip_uncond = opts.skip_early_cond != 0 and self.step / self.total_steps <= opts.skip_early_cond
-        if (
-            not skip_uncond
-            and (self.step % 2 or opts.s_min_uncond_all)
-            and s_min_uncond > 0
-            and sigma[0] < s_min_uncond
-        ):
+        if not skip_uncond and self.step % 2 and s_min_uncond > 0 and sigma[0] < s_min_uncond:
             skip_uncond = True
             self.p.extra_generation_params["NGMS"] = s_min_uncond
         if skip_uncond:
@@ -149,7 +136,6 @@ class CFGDenoiser(torch.nn.Module):
         if not self.mask_before_denoising and self.mask is not None:
             denoised = self._blend(denoised, sigma)
         self.sampler.last_latent = self.get_pred_x0(x_in[first], x_out[first], sigma)
-        state.current_latent = self.sampler.last_latent
 
         after = AfterCFGCallbackParams(denoised, state.sampling_step, state.sampling_steps)
         cfg_after_cfg_callback(after)

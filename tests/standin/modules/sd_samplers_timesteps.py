@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
-
 import k_diffusion.sampling
 import torch
 
@@ -54,26 +52,18 @@ class CFGDenoiserTimesteps(CFGDenoiser):
         a = shared.sd_model.alphas_cumprod[sigma.int()][:, None, None, None]
         return (x_in - (1 - a).sqrt() * x_out) / a.sqrt()
 
-    @property
-    def inner_model(self):
-        if self.model_wrap is None:
-            self.model_wrap = CompVisTimestepsDenoiser(shared.sd_model)
-        return self.model_wrap
+    def wrap(self):
+        return CompVisTimestepsDenoiser(shared.sd_model)
 
 
 class CompVisSampler(sd_samplers_common.Sampler):
-    eta_option_field, eta_infotext_field, eta_default = "eta_ddim", "Eta DDIM", 0.0
-
-    def __init__(self, funcname, sd_model):
-        super().__init__(funcname)
+    def __init__(self, function, sd_model):
+        super().__init__(function)
         self.model_wrap_cfg = CFGDenoiserTimesteps(self)
         self.model_wrap = self.model_wrap_cfg.inner_model
 
     def get_timesteps(self, p, steps: int) -> torch.Tensor:
         """Rising timesteps 1, 1 + 1000 // steps, ..."""
-        if shared.opts.always_discard_next_to_last_sigma:
-            p.extra_generation_params["Discard penultimate sigma"] = True
-            steps += 1
         return (torch.arange(0, 1000, 1000 // steps) + 1).clip(0, 999)
 
     def sample_img2img(
@@ -82,38 +72,15 @@ class CompVisSampler(sd_samplers_common.Sampler):
         steps, t_enc = sd_samplers_common.setup_img2img_steps(p, steps)
         timesteps = self.get_timesteps(p, steps)
         a = shared.sd_model.alphas_cumprod[timesteps[t_enc]]
+        start = x * a.sqrt() + noise * (1 - a).sqrt()
         self.model_wrap_cfg.init_latent = x
-        return self._sample(
-            p,
-            x * a.sqrt() + noise * (1 - a).sqrt(),
-            x,
-            timesteps[:t_enc],
-            t_enc + 1,
-            conditioning,
-            unconditional_conditioning,
-            image_conditioning,
-        )
+        self.initialize(p)
+        conds = conditioning, unconditional_conditioning, image_conditioning
+        return self.run(p, start, x, t_enc + 1, *conds, {"timesteps": timesteps[:t_enc]})
 
     def sample(self, p, x, conditioning, unconditional_conditioning, steps=None, image_conditioning=None):
         steps = steps or p.steps
-        return self._sample(
-            p, x, x, self.get_timesteps(p, steps), steps, conditioning, unconditional_conditioning, image_conditioning
-        )
-
-    def _sample(self, p, x, last_latent, timesteps, steps: int, cond, uncond, image_cond):
-        kwargs = self.initialize(p)
-        if "timesteps" in inspect.signature(self.func).parameters:
-            kwargs["timesteps"] = timesteps
-        self.last_latent = last_latent
-        extra_args = self.extra_args(p, cond, uncond, image_cond)
-        samples = self.launch_sampling(
-            steps,
-            lambda: self.func(
-                self.model_wrap_cfg, x, extra_args=extra_args, disable=True, callback=self.callback_state, **kwargs
-            ),
-        )
-        self.add_infotext(p)
-        return samples
-
-
-VanillaStableDiffusionSampler = CompVisSampler
+        timesteps = self.get_timesteps(p, steps)
+        self.initialize(p)
+        conds = conditioning, unconditional_conditioning, image_conditioning
+        return self.run(p, x, x, steps, *conds, {"timesteps": timesteps})

@@ -9,15 +9,12 @@ import k_diffusion.sampling
 import torch
 from scipy import stats
 
-from modules import shared
-
 
 @dataclass
 class Scheduler:
     name: str
     label: str
     function: Callable[..., torch.Tensor] | None
-    default_rho: float = -1
     need_inner_model: bool = False
     aliases: list[str] = field(default_factory=list)
 
@@ -73,18 +70,17 @@ def align_your_steps(n, sigma_min, sigma_max, device):
 
 
 def beta(n, sigma_min, sigma_max, inner_model, device):
-    """As on the host, the quantiles are taken in sigma, not in time."""
-    a, b = shared.opts.beta_dist_alpha, shared.opts.beta_dist_beta
-    quantiles = [stats.beta.ppf(1 - q, a, b) for q in torch.linspace(0, 1, n, dtype=torch.float64).tolist()]
+    """As on the host, the quantiles are taken in sigma, not in time; 0.6 is its default for both."""
+    quantiles = [stats.beta.ppf(1 - q, 0.6, 0.6) for q in torch.linspace(0, 1, n, dtype=torch.float64).tolist()]
     return torch.FloatTensor([sigma_min + q * (sigma_max - sigma_min) for q in quantiles] + [0.0])
 
 
 schedulers = [
     Scheduler("automatic", "Automatic", None),
     Scheduler("uniform", "Uniform", uniform, need_inner_model=True),
-    Scheduler("karras", "Karras", k_diffusion.sampling.get_sigmas_karras, default_rho=7.0),
+    Scheduler("karras", "Karras", k_diffusion.sampling.get_sigmas_karras),
     Scheduler("exponential", "Exponential", k_diffusion.sampling.get_sigmas_exponential),
-    Scheduler("polyexponential", "Polyexponential", k_diffusion.sampling.get_sigmas_polyexponential, default_rho=1.0),
+    Scheduler("polyexponential", "Polyexponential", k_diffusion.sampling.get_sigmas_polyexponential),
     Scheduler("sgm_uniform", "SGM Uniform", sgm_uniform, need_inner_model=True, aliases=["SGMUniform"]),
     Scheduler("kl_optimal", "KL Optimal", kl_optimal),
     Scheduler("align_your_steps", "Align Your Steps", align_your_steps),

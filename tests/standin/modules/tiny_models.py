@@ -106,8 +106,6 @@ class LatentDiffusion(nn.Module):
     """The parts of the host's model that samplers and extensions touch."""
 
     parameterization = "eps"
-    cond_stage_key = "txt"
-    is_sd2 = is_sd3 = is_sdxl_inpaint = is_ssd = False
 
     def __init__(self, unet: nn.Module, is_sdxl: bool):
         super().__init__()
@@ -123,9 +121,6 @@ class LatentDiffusion(nn.Module):
 
     def apply_model(self, x_noisy: Tensor, t: Tensor, cond: dict) -> Tensor:
         return self.model(x_noisy, t.to(x_noisy.dtype), cond)
-
-    def ema_scope(self):
-        return torch.no_grad()
 
     def decode_first_stage(self, z: Tensor) -> Tensor:
         return self.first_stage_model.decode(z)

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import gradio as gr
 
-from modules import (  # noqa: F401
-    gradio_extensons,
+from modules import (
     infotext_utils,
     processing,
     script_callbacks,
@@ -106,16 +105,12 @@ def create_ui() -> gr.Blocks:
         for tab in ("txt2img", "img2img"):
             with gr.TabItem(tab, id=tab, elem_id=f"tab_{tab}"):
                 _create_tab(tab)
-        for blocks, title, elem_id in [tab for tabs in script_callbacks.ui_tabs_callback() for tab in tabs or []]:
-            with gr.TabItem(title, id=elem_id, elem_id=f"tab_{elem_id}"):
-                blocks.render()
     return demo
 
 
 def _create_tab(tab: str) -> None:
     img2img = tab == "img2img"
     runner = scripts.scripts_img2img if img2img else scripts.scripts_txt2img
-    scripts.scripts_current = runner
     runner.initialize_scripts(is_img2img=img2img)
     components, fields = {}, []
 
@@ -155,12 +150,11 @@ def _create_tab(tab: str) -> None:
         )
     runner.prepare_ui()
     script_inputs = runner.setup_ui()
-    scripts.scripts_current = None
     gallery = gr.Gallery(label="Output", elem_id=f"{tab}_gallery")
     info = gr.Textbox(label="Infotext", elem_id=f"{tab}_infotext")
     fields += runner.infotext_fields
-    infotext_utils.add_paste_fields(tab, components.get("init_images"), fields)
-    infotext_utils.connect_paste(paste, fields, components["prompt"], None, tab)
+    infotext_utils.add_paste_fields(tab, fields)
+    infotext_utils.connect_paste(paste, fields, components["prompt"])
 
     def run(*values):
         given = dict(zip(components, values))

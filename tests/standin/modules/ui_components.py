@@ -1,6 +1,7 @@
 """Components that extensions use besides gradio's own.
 
-Their constructors pass for those of their bases, whose parameters gradio 4 sends to the page.
+Their constructors pass for those of their bases, whose parameters gradio 4 sends to the page. With gradio 3.41.2 the
+page is as on A1111, with 4.40.0 as on Forge.
 """
 
 from __future__ import annotations
@@ -9,42 +10,30 @@ import functools
 
 import gradio as gr
 
-from modules.gradio_extensons import IS_GRADIO_4
+IS_GRADIO_4 = gr.__version__.startswith("4.")
+if IS_GRADIO_4:
+    # As Forge does: no stubs written beside the sources, and subclasses keep their own constructors.
+    gr.component_meta.create_or_modify_pyi = lambda *_: None
+    gr.component_meta.updateable = lambda init: init
 
 
-class FormComponent:
-    def get_expected_parent(self):
-        return gr.components.Form
+def _in_a_form(component) -> type:
+    """The container that gradio puts around a component which is not in one yet."""
+    return gr.components.Form
 
 
-gr.Dropdown.get_expected_parent = FormComponent.get_expected_parent
+gr.Dropdown.get_expected_parent = _in_a_form
 
 
-def _form(base: type, block: str) -> type:
-    """A subclass of `base` that fits in a Form but is drawn as the gradio block `block`."""
-    return type(f"Form{base.__name__}", (FormComponent, base), {"get_block_name": lambda self: block})
+class ToolButton(gr.Button):
+    get_expected_parent = _in_a_form
 
-
-FormRow, FormColumn, FormGroup = _form(gr.Row, "row"), _form(gr.Column, "column"), _form(gr.Group, "group")
-FormHTML, FormColorPicker = _form(gr.HTML, "html"), _form(gr.ColorPicker, "colorpicker")
-
-
-class ToolButton(FormComponent, gr.Button):
     @functools.wraps(gr.Button.__init__)
     def __init__(self, *args, **kwargs):
         super().__init__(*args, elem_classes=["tool", *kwargs.pop("elem_classes", [])], **kwargs)
 
     def get_block_name(self):
         return "button"
-
-
-class DropdownMulti(FormComponent, gr.Dropdown):
-    @functools.wraps(gr.Dropdown.__init__)
-    def __init__(self, **kwargs):
-        super().__init__(multiselect=True, **kwargs)
-
-    def get_block_name(self):
-        return "dropdown"
 
 
 class InputAccordionImpl(gr.Checkbox):

@@ -186,7 +186,6 @@ class Script(scripts.Script):
                     if shared.state.interrupted:
                         continue
                     pc = copy(p)
-                    pc.styles = pc.styles[:]
                     for option, value, values in ((x_opt, x, xs), (y_opt, y, ys), (z_opt, z, zs)):
                         option.apply(pc, value, values)
                     try:

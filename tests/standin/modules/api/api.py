@@ -9,8 +9,7 @@ from threading import Lock
 
 import gradio as gr
 from fastapi import Body, Depends, FastAPI, HTTPException, Request
-from fastapi.encoders import jsonable_encoder
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, Response
 from fastapi.security import HTTPBasic, HTTPBasicCredentials
 from PIL import Image, PngImagePlugin
 
@@ -49,26 +48,22 @@ def report_exceptions(app: FastAPI) -> None:
     """An exception becomes a JSON answer: its own status, or 500."""
 
     def answer(request: Request, e: Exception) -> JSONResponse:
-        err = {
-            "error": type(e).__name__,
-            "detail": vars(e).get("detail", ""),
-            "body": vars(e).get("body", ""),
-            "errors": str(e),
-        }
         if not isinstance(e, HTTPException):
             errors.report(f"{request.method} {request.url} failed", exc_info=True)
-        return JSONResponse(status_code=vars(e).get("status_code", 500), content=jsonable_encoder(err))
+        told = {"error": type(e).__name__, "detail": getattr(e, "detail", ""), "errors": str(e)}
+        return JSONResponse(told, getattr(e, "status_code", 500))
 
-    @app.middleware("http")
-    async def exception_handling(request: Request, call_next):
+    async def refused(request: Request, e: HTTPException) -> JSONResponse:
+        return answer(request, e)
+
+    async def caught(request: Request, call_next) -> Response:
         try:
             return await call_next(request)
         except Exception as e:
             return answer(request, e)
 
-    @app.exception_handler(HTTPException)
-    async def http_exception_handler(request: Request, e: HTTPException):
-        return answer(request, e)
+    app.add_exception_handler(HTTPException, refused)
+    app.middleware("http")(caught)
 
 
 class Api:
@@ -150,9 +145,7 @@ class Api:
         for field in fields:
             if field.api and field.api not in was_set and (value := value_of(field)) is not None:
                 setattr(req, field.api, value)
-        req.override_settings = req.override_settings or {}
-        for _, setting, value in infotext_utils.get_override_settings(params):
-            req.override_settings.setdefault(setting, value)
+        req.override_settings = infotext_utils.get_override_settings(params) | (req.override_settings or {})
         index = {component: i for i, component in enumerate(runner.inputs)}
         found = {index[field.component]: value_of(field) for field in fields if field.component in index}
         return {i: value for i, value in found.items() if value is not None}
@@ -161,29 +154,11 @@ class Api:
         from_infotext = self.apply_infotext(req, tab, runner)
         selectable = script_name_to_index(req.script_name, runner.selectable_scripts) if req.script_name else None
         sampler, scheduler = sd_samplers.get_sampler_and_scheduler(req.sampler_name or req.sampler_index, req.scheduler)
-        fields = vars(
-            req.copy(
-                update={
-                    "sampler_name": sampler,
-                    "do_not_save_samples": not req.save_images,
-                    "do_not_save_grid": not req.save_images,
-                    "sampler_index": None,
-                    **update,
-                }
-            )
-        )
+        fields = vars(req.copy(update={"sampler_name": sampler, **update}))
         if not fields["scheduler"] and scheduler != "Automatic":
             fields["scheduler"] = scheduler
         script_args = self.init_script_args(req, runner, selectable, from_infotext)
-        for name in (
-            "script_name",
-            "script_args",
-            "alwayson_scripts",
-            "infotext",
-            "send_images",
-            "save_images",
-            "include_init_images",
-        ):
+        for name in (*models.EXTRA, "include_init_images"):
             fields.pop(name, None)
         with self.queue_lock, closing(job(sd_model=shared.sd_model, **fields)) as p:
             p.is_api, p.scripts = True, runner
@@ -218,21 +193,9 @@ class Api:
         )
 
     def progressapi(self):
+        """How much of the job's batches and passes is done, 0 to 1."""
         s = shared.state
-        done = 0.0
-        if s.job_count > 0:
-            done = (
-                0.01
-                + s.job_no / s.job_count
-                + (s.sampling_step / s.sampling_steps / s.job_count if s.sampling_steps else 0)
-            )
-        return {
-            "progress": min(done, 1),
-            "eta_relative": 0,
-            "state": s.dict(),
-            "current_image": None,
-            "textinfo": s.textinfo,
-        }
+        return {"progress": min(s.job_no / s.job_count, 1) if s.job_count > 0 else 0}
 
     def interruptapi(self):
         shared.state.interrupt()

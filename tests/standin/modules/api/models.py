@@ -9,27 +9,13 @@ from pydantic import BaseModel, create_model
 
 from modules.processing import StableDiffusionProcessingImg2Img, StableDiffusionProcessingTxt2Img
 
-NOT_ALLOWED = {
-    "sd_model",
-    "outpath_samples",
-    "outpath_grids",
-    "sampler_index",
-    "extra_generation_params",
-    "overlay_images",
-    "do_not_reload_embeddings",
-    "seed_enable_extras",
-    "prompt_for_display",
-    "ddim_discretize",
-}
 EXTRA = {
     "sampler_index": (str | None, "Euler"),
+    "alwayson_scripts": (dict, {}),
     "script_name": (str | None, None),
     "script_args": (list, []),
-    "send_images": (bool, True),
-    "save_images": (bool, False),
-    "alwayson_scripts": (dict, {}),
-    "force_task_id": (str | None, None),
     "infotext": (str | None, None),
+    "send_images": (bool, True),
 }
 TYPES = {
     "str": str,
@@ -45,9 +31,7 @@ TYPES = {
 
 def _request(name: str, job: type, extra: dict[str, tuple]) -> type[BaseModel]:
     fields = {
-        f.name: (TYPES.get(f.type, Any) | None, f.default)
-        for f in dataclasses.fields(job)
-        if f.init and f.name not in NOT_ALLOWED
+        f.name: (TYPES.get(f.type, Any) | None, f.default) for f in dataclasses.fields(job) if f.name != "sd_model"
     }
     return create_model(name, **fields | EXTRA | extra)
 
