@@ -79,7 +79,7 @@ class DemoModel:
         self.quant = nn.Conv2d(2 * channels, 2 * embedded, 1)
         self.decoder = Decoder(**autoencoder["ddconfig"])
         self.post_quant = nn.Conv2d(embedded, channels, 1)
-        self.text = CLIPTextModel(CLIPTextConfig.from_pretrained(text_folder))
+        self.text = CLIPTextModel(CLIPTextConfig.from_pretrained(text_folder))  # pyright: ignore[reportArgumentType]
         parts = {
             "model.diffusion_model.": self.unet,
             "first_stage_model.encoder.": self.encoder,

@@ -73,7 +73,9 @@ def _structure(shape: Shape, kind: type[LdmUNet], in_channels: int) -> LdmUNet:
     linear = shape.family is not Family.SD1
     width = shape.channels[0]
     per_head = {channels // heads for channels, heads in zip(shape.channels, shape.heads)}
-    heads = {"num_heads": shape.heads[0]} if len(set(shape.heads)) == 1 else {"num_head_channels": per_head.pop()}
+    heads: dict[str, Any] = (
+        {"num_heads": shape.heads[0]} if len(set(shape.heads)) == 1 else {"num_head_channels": per_head.pop()}
+    )
     unet = kind(
         image_size=32,
         in_channels=in_channels,
@@ -90,7 +92,7 @@ def _structure(shape: Shape, kind: type[LdmUNet], in_channels: int) -> LdmUNet:
         **heads,
     )
     if shape.deep is not None and shape.deep != shape.depth:
-        coarsest = (*unet.input_blocks[-2:], unet.middle_block, *unet.output_blocks[:3])
+        coarsest: tuple[Any, ...] = (*unet.input_blocks[-2:], unet.middle_block, *unet.output_blocks[:3])
         for block in coarsest:
             for index, layer in enumerate(block):
                 if isinstance(layer, SpatialTransformer):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from diffusers import UNet2DConditionModel
+from typing import Any
+
 from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import nn
 
 from hidiffusion_ext.core import Family
@@ -29,7 +31,7 @@ def diffusers_unet(unet: nn.Module, shape: Shape, in_channels: int = 4) -> UNet2
     plain, text = ("DownBlock2D", "UpBlock2D"), ("CrossAttnDownBlock2D", "CrossAttnUpBlock2D")
     is_sdxl = shape.family is Family.SDXL
     levels = (plain, text, text) if is_sdxl else (text, text, text, plain)
-    config = dict(
+    config: dict[str, Any] = dict(
         in_channels=in_channels,
         layers_per_block=2,
         block_out_channels=shape.channels,

@@ -69,7 +69,7 @@ def find_background(picture: np.ndarray) -> Background:
     picture, several times.
     """
     work = resized(picture, work_size(*picture.shape[:2]))
-    smooth = ndimage.uniform_filter(work, (3, 3, 1))
+    smooth = ndimage.uniform_filter(work, (3, 3, 1))  # pyright: ignore[reportArgumentType]
     height, width, _ = work.shape
     terms = plane_terms(height, width)
     values = smooth.reshape(-1, 3)

@@ -176,12 +176,15 @@ class Sampler(Protocol):
     """What makes the pictures of a cell.
 
     Attributes:
-        captions: What the prompts are.
         saved_seconds: CPU seconds that the last call did not take because a part of it had been made before.
     """
 
-    captions: Sequence[str]
     saved_seconds: float
+
+    @property
+    def captions(self) -> Sequence[str]:
+        """What the prompts are."""
+        ...
 
     def sample(self, cell: Cell, prompts: Sequence[str], seeds: Sequence[int]) -> np.ndarray:
         """uint8 pictures `[n, H, W, 3]` by the cell's method at its size."""

@@ -46,7 +46,7 @@ def train_detail_net(glyphs: list[Glyph], path: Path = WEIGHTS) -> dict[str, flo
     """Trains and writes the weights (fp16); returns how good the answers are (`accuracies`)."""
     torch.manual_seed(SEED)
     crops = render(glyphs, PER_CAPTION, SEED)
-    model = DetailNet(len(glyphs)).to(memory_format=torch.channels_last)
+    model = DetailNet(len(glyphs)).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     optimizer = torch.optim.AdamW(model.parameters(), lr=PEAK_RATE, weight_decay=0.02)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, PEAK_RATE, ITERATIONS)
     progress = tqdm(range(ITERATIONS), desc="detail", mininterval=5)
@@ -143,7 +143,7 @@ def textured(glyph: Glyph, times: float) -> Glyph:
     So a model fills an object that is larger than those it knows.
     """
     width, height = glyph.image.size
-    small = glyph.image.resize([max(1, round(side / times)) for side in glyph.image.size], Image.Resampling.BOX)
+    small = glyph.image.resize((max(1, round(width / times)), max(1, round(height / times))), Image.Resampling.BOX)
     pixels = np.asarray(small, dtype=np.float32) / 255
     alpha = pixels[..., 3:]
     mean = (pixels[..., :3] * alpha).sum((0, 1)) / alpha.sum()

@@ -87,7 +87,7 @@ class Request:
     kept: Kept = field(default_factory=Kept)
 
     @property
-    def settings(self) -> dict[str, float]:
+    def settings(self) -> dict[str, Any]:
         return {"steps": self.steps, "guidance": self.guidance}
 
 

@@ -29,13 +29,14 @@ def object_mask(background: Background) -> np.ndarray:
     """Pixels that differ from the background, bool `[h, w]` at work size: opened by one pixel, holes filled."""
     mask = background.distance > max(SALIENT, NOISES * background.noise)
     mask = ndimage.binary_opening(mask, ndimage.generate_binary_structure(2, 1))
-    return ndimage.binary_fill_holes(mask)
+    return np.asarray(ndimage.binary_fill_holes(mask))
 
 
 def label_objects(background: Background) -> np.ndarray:
     """The objects of the picture with this background: int `[h, w]` at work size, 0 background, 1.. the objects."""
     mask = object_mask(background)
-    near, count = ndimage.label(ndimage.binary_dilation(mask, _disc(MERGE * mask.size**0.5)), np.ones((3, 3)))
+    thick = ndimage.binary_dilation(mask, _disc(MERGE * mask.size**0.5))
+    near, count = ndimage.label(thick, np.ones((3, 3)))  # pyright: ignore[reportGeneralTypeIssues]
     labels = np.where(mask, near, 0)
     areas = np.bincount(labels.ravel(), minlength=count + 1)
     areas[0] = 0

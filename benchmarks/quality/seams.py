@@ -70,7 +70,7 @@ def measure_steps(picture: np.ndarray, background: Background) -> Steps:
     """The steps of a uint8 picture `[H, W, 3]` across the lines between latent cells, on its flat background."""
     height, width, _ = picture.shape
     busy = object_mask(background)
-    busy = ndimage.binary_dilation(busy, iterations=max(1, round(CLEARANCE * busy.size**0.5)))
+    busy = np.asarray(ndimage.binary_dilation(busy, iterations=max(1, round(CLEARANCE * busy.size**0.5))), dtype=bool)
     rows = np.arange(height) * busy.shape[0] // height
     columns = np.arange(width) * busy.shape[1] // width
     flat = ~busy[rows[:, None], columns[None, :]]

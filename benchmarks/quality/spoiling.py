@@ -14,7 +14,9 @@ def blurred(picture: np.ndarray, radius: float) -> np.ndarray:
 def enlarged(picture: np.ndarray, times: float) -> np.ndarray:
     """What is left when the picture is enlarged (bicubic) from one that many times smaller per side."""
     image = Image.fromarray(picture)
-    small = image.resize([max(1, round(side / times)) for side in image.size], Image.Resampling.BOX)
+    small = image.resize(
+        (max(1, round(image.width / times)), max(1, round(image.height / times))), Image.Resampling.BOX
+    )
     return np.asarray(small.resize(image.size, Image.Resampling.BICUBIC))
 
 

@@ -35,7 +35,7 @@ def train_classifier(glyphs: list[Glyph], path: Path = WEIGHTS) -> tuple[float, 
     """
     torch.manual_seed(SEED)
     pictures, labels = render(glyphs, PER_CAPTION, SEED)
-    model = Classifier(len(glyphs)).to(memory_format=torch.channels_last)
+    model = Classifier(len(glyphs)).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     optimizer = torch.optim.AdamW(model.parameters(), lr=PEAK_RATE, weight_decay=0.02)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, PEAK_RATE, ITERATIONS)
     progress = tqdm(range(ITERATIONS), desc="classifier", mininterval=5)

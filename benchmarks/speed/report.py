@@ -152,7 +152,8 @@ def plot(all_rows: Sequence[Row], path: Path) -> None:
     passes = [row for row in all_rows if row.phase == PASS and row.method in (*OURS, OFFICIAL)]
     for method in dict.fromkeys(row.method for row in passes):
         own = [row for row in passes if row.method == method]
-        axes.plot([row.bound for row in own], [row.speedup_over_vanilla for row in own], "o", label=method)
+        bounds, speedups = [row.bound or 1.0 for row in own], [row.speedup_over_vanilla for row in own]
+        axes.plot(bounds, speedups, "o", label=method)
     limit = max((max(row.bound or 1.0, row.speedup_over_vanilla) for row in passes), default=1.0) * 1.1
     axes.plot([1, limit], [1, limit], color="grey", linewidth=1, label="as the operations say")
     axes.set(xlabel="speed-up by operations", ylabel="speed-up by time", title="Whole passes")

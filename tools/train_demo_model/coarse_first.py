@@ -72,4 +72,4 @@ def train_coarse_first(unet: UNetModel) -> None:
             unet.get_submodule(name).register_forward_pre_hook(cut)
             unet.get_submodule(name).register_forward_hook(join)
     for index in finest_outputs:
-        unet.output_blocks[index][0].register_forward_pre_hook(drop)
+        unet.get_submodule(f"output_blocks.{index}.0").register_forward_pre_hook(drop)

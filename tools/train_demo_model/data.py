@@ -111,7 +111,8 @@ def _render(caption: str) -> Glyph:
     drawing = (DRAWINGS / f"{caption.replace(' ', '-')}.svg").read_text(encoding="utf-8")
     canvas = Image.open(io.BytesIO(bytes(resvg_py.svg_to_bytes(svg_string=drawing, width=LARGEST_OBJECT))))
     image = canvas.convert("RGBA").crop(canvas.getbbox())
-    small = image.resize([max(1, round(side * SIDE / LARGEST_OBJECT)) for side in image.size], Image.Resampling.BOX)
+    width, height = (max(1, round(side * SIDE / LARGEST_OBJECT)) for side in image.size)
+    small = image.resize((width, height), Image.Resampling.BOX)
     return Glyph(caption, image, _rim_colour(np.asarray(small, dtype=np.float32) / 255))
 
 

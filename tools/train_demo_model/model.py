@@ -72,8 +72,8 @@ class Autoencoder(nn.Module):
         super().__init__()
         self.encoder = Encoder(**AUTOENCODER)
         self.decoder = Decoder(**AUTOENCODER)
-        self.quant_conv = nn.Conv2d(2 * LATENT_CHANNELS, 2 * LATENT_CHANNELS, 1)
-        self.post_quant_conv = nn.Conv2d(LATENT_CHANNELS, LATENT_CHANNELS, 1)
+        self.quant_conv: Any = nn.Conv2d(2 * LATENT_CHANNELS, 2 * LATENT_CHANNELS, 1)
+        self.post_quant_conv: Any = nn.Conv2d(LATENT_CHANNELS, LATENT_CHANNELS, 1)
         # Start with little noise in the latents: at the default log variance of 0 it drowns the untrained means.
         nn.init.constant_(self.quant_conv.bias[LATENT_CHANNELS:], -6.0)
         self._keep_levels()
@@ -87,7 +87,8 @@ class Autoencoder(nn.Module):
         channels (a, 2) the mean is (mean(a) + 2) / 2 and the deviation about 1, so a becomes a - mean(a) / 2 - 1 and
         the other 1 - mean(a) / 2. The biases set here take the ones back: what goes in comes out, level included.
         """
-        for name, module in self.named_modules():
+        modules: dict[str, Any] = dict(self.named_modules())
+        for name, module in modules.items():
             if name.endswith("conv_in"):
                 module.weight[0::2] *= 3
                 module.weight[1::2] = 0

@@ -53,7 +53,7 @@ def make_tokenizer() -> CLIPTokenizer:
 def tokenize(tokenizer: CLIPTokenizer, captions: list[str]) -> torch.Tensor:
     """Captions -> token ids `[B, 77]`: start, words, end, and end again as padding (as Stable Diffusion 1 does)."""
     encoded = tokenizer(captions, truncation=True, max_length=TOKENS, padding="max_length", return_tensors="pt")
-    return encoded["input_ids"]
+    return encoded["input_ids"]  # pyright: ignore[reportReturnType]
 
 
 def encode(encoder: CLIPTextModel, tokens: torch.Tensor) -> torch.Tensor:
