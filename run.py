@@ -1,7 +1,8 @@
-"""Two commands for a fresh machine with nothing but Python 3.10-3.12:
+"""Two commands for a fresh machine with nothing but Python 3.10 to 3.14:
 
     python run.py demo    samples a picture with and without HiDiffusion, no WebUI needed
-    python run.py test    runs every check that needs no WebUI and no GPU
+    python run.py test    runs every check that needs no WebUI and no GPU; from Python 3.13 on those of the core alone,
+                          as the WebUI's page is made with packages that are not made for it
 
 Each makes `.venv` and installs what it needs the first time, and starts at once after that.
 """
@@ -21,22 +22,18 @@ PYTHON = VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 
 TORCH = "torch==2.13.0"
 
-REQUIREMENTS = {
-    "demo": ["demo.txt", "demo-without-dependencies.txt"],
-    "test": [
-        "demo.txt",
-        "demo-without-dependencies.txt",
-        "test.txt",
-        "test-without-dependencies.txt",
-        "test-gradio4.txt",
-    ],
-}
+HAS_PAGE = sys.version_info < (3, 13)
+"""Whether this Python can have the packages that a WebUI's page is made with."""
+
+DEMO = ["demo.txt", "demo-without-dependencies.txt"]
+PAGE = ["test-webui.txt", "test-webui-without-dependencies.txt", "test-webui-gradio4.txt"]
+REQUIREMENTS = {"demo": DEMO, "test": [*DEMO, "test.txt", *(PAGE if HAS_PAGE else [])]}
 """Files in `requirements/`, in the order they are installed. PyTorch comes first: nothing else may choose its build."""
 
 PIP_OPTIONS = {
     "demo-without-dependencies.txt": ["--no-deps"],
-    "test-without-dependencies.txt": ["--no-deps"],
-    "test-gradio4.txt": ["--upgrade", "--target", str(VENV / "gradio4")],
+    "test-webui-without-dependencies.txt": ["--no-deps"],
+    "test-webui-gradio4.txt": ["--upgrade", "--target", str(VENV / "gradio4")],
 }
 
 CHECKS = [
@@ -53,8 +50,8 @@ def main(arguments: list[str]) -> int:
     if command not in REQUIREMENTS:
         print(__doc__)
         return 0 if command in ("-h", "--help") else 2
-    if not (3, 10) <= sys.version_info[:2] <= (3, 12):
-        print(f"Python 3.10, 3.11 or 3.12 is needed; this is {sys.version.split()[0]}.")
+    if not (3, 10) <= sys.version_info[:2] <= (3, 14):
+        print(f"Python 3.10 to 3.14 is needed; this is {sys.version.split()[0]}.")
         return 2
     set_up(command)
     return demo(rest) if command == "demo" else test(rest)
@@ -83,7 +80,13 @@ def demo(arguments: list[str]) -> int:
 
 def test(arguments: list[str]) -> int:
     """Runs all checks, or only pytest with the given arguments; says at the end which failed."""
-    checks = [("tests", ["pytest", *arguments])] if arguments else CHECKS
+    if arguments:
+        checks = [("tests", ["pytest", *arguments])]
+    elif HAS_PAGE:
+        checks = CHECKS
+    else:
+        print("From Python 3.13 on only the core is tested; Python 3.10, 3.11 and 3.12 test everything.")
+        checks = [("tests of the core", ["pytest", "tests/core"])]
     failed: list[str] = []
     for name, command in checks:
         print(f"\n== {name}: {' '.join(command)}", flush=True)
