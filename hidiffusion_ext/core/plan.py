@@ -245,7 +245,7 @@ class Plan:
 
     def due(self, schedule: Schedule) -> bool:
         """Whether anything is done in a pass with this schedule."""
-        return bool(self.windows) or self.guides or any(schedule.steps_inside(span) for span in self._spans.values())
+        return bool(self.windows) or self.guides or any(schedule.steps_inside(span) for span in self._spans)
 
     @property
     def _spans(self) -> list[Span]:
