@@ -63,7 +63,7 @@ class Account:
             infotext.write_active(params, self._options, text, hires=self._hires)
             if text != self._plan.describe(self._run.schedule):
                 logger.info("after the pass: %s", text)
-        elif done.cut_short:
+        elif done.cut_short or self._p.sampler.model_wrap_cfg.step == 0:  # another model from the first step on
             infotext.clear(params, hires=self._hires)
         else:
             self._refuse({None: NEVER_CALLED, False: TILED, True: text}[done.met])

@@ -126,6 +126,7 @@ def reference_no_more(unet: LdmUNet) -> None:
     block._forward = block._original_inner_forward_cn_hijack
 
 
+CONTROLNET = "a ControlNet is at work, whose picture has one size"
 CONFLICTS: dict[str, tuple[Callable[[LdmUNet], None], str]] = {
     "tomesd": (partial(merge_tokens, ratio=0.5), "token merging is on"),
     "hypertile": (partial(hypertile, enabled=True), "HyperTile is on"),
@@ -147,8 +148,10 @@ PEACEFUL: dict[str, Callable[[LdmUNet], None]] = {
 def test_windows_give_way_and_it_is_said_why(apply: Callable[[LdmUNet], None], reason: str) -> None:
     unet = tiny_unet()
     apply(unet)
-    task = Task(conflicts=conflicts(unet, map_unet(unet), {}))
-    assert task.conflicts == {Part.MSW_MSA: reason}
+    found = conflicts(unet, map_unet(unet), {})
+    assert found.pop(Part.RELAY, None) == (CONTROLNET if apply is reference else None)
+    assert found == {Part.MSW_MSA: reason}
+    task = Task(conflicts=found)
     plan = make_plan(Options(native_size=64), map_unet(unet), LATENT, task)
     assert plan.describe(Schedule(uniform_timesteps(10))) == f"RAU-Net until step 4 of 10, no MSW-MSA because {reason}"
     with pytest.raises(Refused, match=f"^no MSW-MSA because {reason}$"):
@@ -174,7 +177,9 @@ def test_what_is_there_but_not_at_work_is_no_conflict(name: str) -> None:
     for apply in (PEACEFUL[name], PEACEFUL["nobody"]):
         unet = tiny_unet()
         apply(unet)
-        assert conflicts(unet, map_unet(unet), {}) == {}
+        found = conflicts(unet, map_unet(unet), {})
+        found.pop(Part.RELAY, None)  # some other ControlNet is at work in one of them
+        assert found == {}
         plan = make_plan(Options(native_size=64), map_unet(unet), LATENT)
         with torch.inference_mode(), hidiffusion(unet, plan, Run(Schedule(uniform_timesteps(10)))):
             pictures.append(unet(x, t, context=context))
@@ -248,7 +253,7 @@ class PatchModelAddDownscale:
 def test_deep_shrink_is_recognised(patches: dict[str, Any], conflict: str) -> None:
     unet = tiny_unet()
     found = conflicts(unet, map_unet(unet), {"patches": patches})
-    assert found == ({Part.RAU_NET: conflict, Part.REDILATION: conflict} if conflict else {})
+    assert found == (dict.fromkeys((Part.RAU_NET, Part.REDILATION, Part.RELAY), conflict) if conflict else {})
 
 
 @pytest.mark.parametrize(
@@ -333,7 +338,7 @@ def test_control_lllite_on_the_forge_family(attention: str) -> None:
     unet = tiny_unet()
     found = conflicts(unet, map_unet(unet), {"patches": {f"{attention}_patch": [load_control_net_lllite_patch()]}})
     assert found.pop(Part.MSW_MSA, "") == ("another extension changes self-attention" if attention == "attn1" else "")
-    assert found == {Part.RAU_NET: LLLITE}
+    assert found == {Part.RAU_NET: LLLITE, Part.RELAY: LLLITE}
 
 
 @pytest.mark.parametrize(
@@ -373,7 +378,7 @@ def test_deep_shrink_on_a1111() -> None:
         found = conflicts(unet, map_unet(unet), {})
     finally:
         script_callbacks.callback_map["callbacks_cfg_denoiser"].pop()
-    assert found == dict.fromkeys((Part.RAU_NET, Part.REDILATION), "Deep Shrink (Kohya HRFix) is on")
+    assert found == dict.fromkeys((Part.RAU_NET, Part.REDILATION, Part.RELAY), "Deep Shrink (Kohya HRFix) is on")
     assert conflicts(unet, map_unet(unet), {}) == {}
 
 
@@ -459,7 +464,7 @@ TABLE: dict[str, tuple[Callable[[LdmUNet], Any], set[Part]]] = {
     "another extension has put its own self-attention in place": (frames, {Part.MSW_MSA}),
 }
 HAVE_TESTS_ABOVE = {
-    "a ControlNet is at work, whose picture has one size",
+    CONTROLNET,
     "Deep Shrink (Kohya HRFix) is on",
     "a ControlLLLite model is in use",
     "a LoRA is computed beside a downsampler (setting: old method for Lora)",
