@@ -13,8 +13,8 @@ from ..core.windows import Size
 from ..hosts.model import Model
 from ..hosts.passes import plan_pass
 
-FAR_SIDES = 4
-FAR = "So large a picture is drawn better by hires fix from a native size, at a strength of about 0.3."
+FAR_SIDES = 3
+FAR = "So large a picture is drawn better with the method Native first."
 """What is said of passes from noise alone whose sides are both so many times the native one: on the demo model their
 pictures are less true than enlarged native ones, a second pass's truer (docs/quality.md)."""
 

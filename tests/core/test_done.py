@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from test_apply import UNETS
+from leftovers import UNETS
 from torch import nn
 from unets import inputs, uniform_timesteps
 

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 import torch
-from test_apply import UNETS, snapshot
-from test_faults import PLACES, Fault, Interrupted, random_options
+from faults import PLACES, Fault, Interrupted, random_options
+from leftovers import UNETS, snapshot
 from torch import nn
 from unets import inputs, uniform_timesteps
 

@@ -91,7 +91,9 @@ def test_the_second_pass_begins_with_the_same_noise_whatever_the_schedule(
         _, told = made(client, {}, sampler_name=sampler, scheduler=scheduler, **LARGE | {"steps": 20})
     finally:
         handle.remove()
-    assert DISCRETE.noise(seen[0]) == pytest.approx(RESTART_NOISE, abs=0.04)  # only whole steps can be the first
+    assert DISCRETE.noise(seen[0]) == pytest.approx(
+        RESTART_NOISE, abs=0.06
+    )  # what 6 or 7 of Exponential's steps come nearest to
     said = told["extra_generation_params"]
     first, second = plan(client, sampler_name=sampler, scheduler=scheduler, **LARGE | {"steps": 20})["passes"]
     assert second["strength"] == said["Denoising strength"]

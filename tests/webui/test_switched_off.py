@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from job_host import HIRES, SCALECRAFTER, Host
-from test_apply import snapshot
+from leftovers import snapshot
 
 from modules import script_callbacks, sd_samplers_common, shared
 

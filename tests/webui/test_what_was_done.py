@@ -15,7 +15,7 @@ from torch import nn
 from hidiffusion_ext.core.plan import LAYERS_NOT_CALLED, NOT_GUIDED, NOT_MET, Part
 from hidiffusion_ext.webui.account import NEVER_CALLED, TILED
 from hidiffusion_ext.webui.script import NO_PASS
-from modules import paths, processing, sd_samplers, shared
+from modules import paths, processing, processing_job, sd_samplers, shared
 
 DAMPED = f"re-dilation until step 2 of 4, MSW-MSA, no noise-damped guidance because {NOT_GUIDED}"
 
@@ -118,8 +118,8 @@ def test_a_script_that_samples_in_its_own_way(host: Host, monkeypatch: pytest.Mo
     def sample(p: Any, conditioning: Any, unconditional_conditioning: Any, **_: Any) -> Any:
         sampler = sd_samplers.create_sampler(p.sampler_name, p.sd_model)
         x = p.rng.next()
-        image_conditioning = p.txt2img_image_conditioning(x)
-        return sampler.sample(p, x, conditioning, unconditional_conditioning, image_conditioning=image_conditioning)
+        unused = processing_job.no_image_conditioning(x)
+        return sampler.sample(p, x, conditioning, unconditional_conditioning, image_conditioning=unused)
 
     monkeypatch.setattr(processing.StableDiffusionProcessingTxt2Img, "sample", sample)
     plain, _, _ = host.job()

@@ -43,6 +43,9 @@ class StableDiffusionProcessing:
     cfg_scale: float = 7.0
     denoising_strength: float = None
     s_min_uncond: float = None
+    s_churn: float = 0.0
+    s_tmin: float = 0.0
+    s_tmax: float = float("inf")
 
     # With what.
     sd_model: object = None

@@ -99,7 +99,8 @@ class CFGDenoiser(torch.nn.Module):
         )
 
         skip_uncond = opts.skip_early_cond != 0 and self.step / self.total_steps <= opts.skip_early_cond
-        if not skip_uncond and self.step % 2 and s_min_uncond > 0 and sigma[0] < s_min_uncond:
+        due = self.step % 2 or opts.s_min_uncond_all
+        if not skip_uncond and due and s_min_uncond > 0 and sigma[0] < s_min_uncond:
             skip_uncond = True
             self.p.extra_generation_params["NGMS"] = s_min_uncond
         if skip_uncond:

@@ -17,6 +17,7 @@ DEFAULTS = dict(
     batch_cond_uncond=True,
     pad_cond_uncond=False,
     s_min_uncond=0.0,
+    s_min_uncond_all=False,
     skip_early_cond=0.0,
 )
 opts = Options({key: OptionInfo(value, key) for key, value in DEFAULTS.items()})
