@@ -1,4 +1,7 @@
-"""The official implementation (PyPI `hidiffusion`) on the weights of an ldm UNet, to compare with."""
+"""The official implementation (PyPI `hidiffusion`, Apache-2.0) on the weights of an ldm UNet, to compare with.
+
+It is installed for the comparison and called as it is; none of its code is here.
+"""
 
 from __future__ import annotations
 

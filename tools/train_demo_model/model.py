@@ -113,7 +113,8 @@ class Autoencoder(nn.Module):
         Channels 0, 2 and 4 carry red, green and blue; around an output's SiLU, about half of identity for small
         values, a colour is twice the difference of its channel and the channel of its reference.
         """
-        for network in (self.encoder, self.decoder):
+        networks: tuple[Any, ...] = (self.encoder, self.decoder)
+        for network in networks:
             for colour in range(3):
                 network.conv_in.weight[2 * colour] = 0
                 network.conv_in.weight[2 * colour, colour, 1, 1] = 1

@@ -172,8 +172,9 @@ def _caption_rows(labels: torch.Tensor, glyph_count: int) -> torch.Tensor:
 def _update_average(average: nn.Module, model: nn.Module, step: int) -> None:
     """Moves the averaged weights towards the trained ones, faster in the beginning."""
     decay = min(AVERAGE_DECAY, (1 + step) / (10 + step))
-    ours, theirs = list(average.parameters()), list(model.parameters())
-    torch._foreach_lerp_(ours, theirs, 1 - decay)  # pyright: ignore[reportPrivateImportUsage]
+    averaged: list[torch.Tensor] = list(average.parameters())
+    trained: list[torch.Tensor] = list(model.parameters())
+    torch._foreach_lerp_(averaged, trained, 1 - decay)  # pyright: ignore[reportPrivateImportUsage]
 
 
 def _save(
