@@ -161,10 +161,11 @@ def test_img2img_has_the_steps_its_strength_leaves(client: TestClient) -> None:
     assert (told["width"], told["height"], told["steps"]) == (256, 256, 6)
 
 
-def test_four_times_the_side_from_noise_alone_gets_an_advice(client: TestClient) -> None:
-    large = {"width": 512, "height": 512}
-    assert "better by hires fix" in plan(client, **large, **NATIVE)["advice"]
-    assert plan(client, width=512, height=504, **NATIVE)["advice"] == ""
+def test_three_times_the_side_from_noise_alone_gets_an_advice(client: TestClient) -> None:
+    large = {"width": 384, "height": 384}
+    assert "better with the method Native first" in plan(client, **large, **NATIVE)["advice"]
+    assert plan(client, width=384, height=376, **NATIVE)["advice"] == ""
+    assert plan(client, **large, method="Native first", **NATIVE)["advice"] == ""
     assert plan(client, **large, denoising_strength=0.3, **NATIVE)["advice"] == ""
     hires = {"width": 128, "height": 128, "enable_hr": True, "hr_scale": 4, "denoising_strength": 0.3}
     assert plan(client, **hires, **NATIVE)["advice"] == ""

@@ -45,7 +45,7 @@ class StableDiffusionProcessing:
     s_min_uncond: float = None
     s_churn: float = 0.0
     s_tmin: float = 0.0
-    s_tmax: float = float("inf")
+    s_tmax: float = 0.0
 
     # With what.
     sd_model: object = None
