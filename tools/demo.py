@@ -16,7 +16,8 @@ from tqdm import tqdm
 
 from demo_model import NATIVE, DemoModel, evenly_spaced, untouched
 from hidiffusion_ext.core import OptionError, Options, Schedule, make_plan
-from hidiffusion_ext.core.plan import CELL
+from hidiffusion_ext.core.sizes import CELL
+from hidiffusion_ext.core.words import describe
 from picture_grid import save_grid
 
 PROMPTS = ["penguin", "magnet", "avocado", "red heart"]
@@ -41,7 +42,7 @@ def main() -> None:
             print(f'"{prompt}" is nothing this model has seen. It knows: {", ".join(model.captions)}.')
 
     plan = make_plan(options, model.unet_map, (size[0] // CELL, size[1] // CELL))
-    active = plan.describe(Schedule(evenly_spaced(arguments.steps, 999)))
+    active = describe(plan, Schedule(evenly_spaced(arguments.steps, 999)))
     native = model.sample(prompts, seeds, steps=arguments.steps, progress=_bar("native"))
     rows = {f"{NATIVE}x{NATIVE}, enlarged: what the model was trained for": _enlarged(native, size)}
     seconds: dict[str, float] = {}

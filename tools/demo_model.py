@@ -22,8 +22,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from fused_attention import use_fused_attention
 from hidiffusion_ext.core import Change, Evaluation, Plan, Run, Schedule, UNetMap, damped, hidiffusion, map_unet
-from hidiffusion_ext.core.plan import CELL
-from hidiffusion_ext.core.windows import Size
+from hidiffusion_ext.core.sizes import CELL, Size
 
 FOLDER = Path(__file__).resolve().parent.parent / "demo"
 NATIVE = 128

@@ -16,8 +16,7 @@ from PIL.Image import Resampling
 
 from demo_model import NATIVE, DemoModel, Spacing, evenly_spaced
 from hidiffusion_ext.core import Change, Run, anchored, split_guidance
-from hidiffusion_ext.core.plan import CELL
-from hidiffusion_ext.core.windows import Size
+from hidiffusion_ext.core.sizes import CELL, Size
 
 from .cells import (
     FEW_STEPS,

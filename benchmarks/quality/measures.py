@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from tqdm import tqdm
 
-from hidiffusion_ext.core.windows import Size
+from hidiffusion_ext.core.sizes import Size
 
 from .background import extended, find_background
 from .cells import NATIVE_ROW, REFERENCE_ROW, Cell, Store, prompt_number

@@ -8,8 +8,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 from demo_model import NATIVE, DemoModel, Patch, untouched
 from hidiffusion_ext.core import Method, Options, Preset, Run, Schedule, Span, Task, WindowShift, make_plan
-from hidiffusion_ext.core.plan import CELL
-from hidiffusion_ext.core.windows import Size
+from hidiffusion_ext.core.sizes import CELL, Size
 
 from .deep_shrink import deep_shrink
 from .shifts import INDEPENDENT, LOW_DISCREPANCY, Policy, shifts_by

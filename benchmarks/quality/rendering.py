@@ -6,7 +6,7 @@ from functools import cache
 
 import numpy as np
 
-from hidiffusion_ext.core.windows import Size
+from hidiffusion_ext.core.sizes import Size
 from tools.train_demo_model.data import OBJECT_SIDE, Glyph, load_glyphs
 from tools.train_demo_model.data import compose as compose_square
 

@@ -11,7 +11,8 @@ from contextlib import contextmanager
 from unittest.mock import patch
 
 from hidiffusion_ext.core import windows
-from hidiffusion_ext.core.windows import SHIFTS, Size, even_size
+from hidiffusion_ext.core.sizes import Size
+from hidiffusion_ext.core.windows import SHIFTS, even_size
 
 SITES = 5
 """Windowed self-attentions of an SD1 UNet."""

@@ -16,7 +16,7 @@ from torch import nn
 from hidiffusion_ext.core import UNetMap
 from hidiffusion_ext.core.patching import change_input, change_output
 from hidiffusion_ext.core.planning import finest_attentions
-from hidiffusion_ext.core.windows import Size
+from hidiffusion_ext.core.sizes import Size
 
 TILE = 256
 """The usual longest side of a tile in pixels, half of SD1.5's native side."""

@@ -20,8 +20,7 @@ from benchmarks.quality.deep_shrink import deep_shrink
 from hidiffusion_ext.core import Method as CoreMethod
 from hidiffusion_ext.core import Options, Plan, Run, Schedule, Task, hidiffusion, make_plan, map_unet
 from hidiffusion_ext.core.native_first import first_size, second_steps
-from hidiffusion_ext.core.plan import CELL
-from hidiffusion_ext.core.windows import Size
+from hidiffusion_ext.core.sizes import CELL, Size
 from ldm_unet import SD15, SDXL, Shape, ldm_unet
 from official_hidiffusion import NAMES, DiffusionPipeline, diffusers_unet
 

@@ -14,9 +14,8 @@ from . import control, dispersion, patching, raunet, redilation, relay, windows
 from .done import Done, Work
 from .options import WindowShift
 from .plan import Plan, Redilation, Stage, WindowSite
-from .raunet import FeatureSizes
 from .schedule import Schedule
-from .windows import Size
+from .sizes import FeatureSizes, Size
 
 
 class Run:

@@ -12,8 +12,7 @@ from collections.abc import Mapping, Sequence
 import torch
 import torch.nn.functional as F
 
-from .raunet import FeatureSizes
-from .windows import Size
+from .sizes import FeatureSizes, Size
 
 Residuals = Sequence[torch.Tensor | None]
 

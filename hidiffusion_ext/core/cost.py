@@ -12,10 +12,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from .plan import Plan
-from .raunet import FeatureSizes
 from .schedule import Schedule
+from .sizes import FeatureSizes, Size
 from .unet_map import Block
-from .windows import Size
 
 KERNEL = 3 * 3
 DISPERSED_KERNEL = 5 * 5

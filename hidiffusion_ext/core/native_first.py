@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 
-from .plan import CELL
+from .sizes import CELL
 
 RESTART_NOISE = 0.54
 """The noise's share of the variance where the second pass begins: a sigma of 1.08."""

@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 
-from .done import Done, Work
 from .options import Preset, WindowShift
-from .raunet import FeatureSizes, feature_sizes
 from .redilation import Factor, factor_at
 from .schedule import Schedule, Span
+from .sizes import CELL, FeatureSizes, Size, feature_sizes
 from .unet_map import Family, UNetMap
-from .windows import Size
-
-CELL = 8
-"""Pixels per latent cell and side."""
 
 NATIVE_AREA_LIMIT = 1.5
 """Pictures up to this multiple of the native area are native: 2:3 portraits such as 512x768 are made without help."""
@@ -33,12 +27,8 @@ def is_large(size: Size, native: int) -> bool:
     return math.prod(size) > NATIVE_AREA_LIMIT * native**2
 
 
-SETTLED = "the layout is settled where this pass begins"
-"""Why a part that works on a picture's layout has nothing to do in a pass that begins with little noise."""
-
-
 class Part(Enum):
-    """What a plan is made of, in the words of `Plan.describe`."""
+    """What a plan is made of, in the words that it is told in."""
 
     RAU_NET = "RAU-Net"
     REDILATION = "re-dilation"
@@ -47,24 +37,6 @@ class Part(Enum):
     SPLIT_GUIDANCE = "split guidance"
     ANCHOR = "anchor"
     RELAY = "relay"
-
-
-WHOLE = Span(0, 1)
-"""A whole pass."""
-
-LAYERS_NOT_CALLED = "the model's own layers were not called one by one"
-LESS_NOISE = "the model was never called with the noise that it is for"
-NOT_GUIDED = "nothing was guided while it would have worked"
-NOT_MET = {
-    Part.RAU_NET: LAYERS_NOT_CALLED,
-    Part.REDILATION: LAYERS_NOT_CALLED,
-    Part.RELAY: LAYERS_NOT_CALLED,
-    Part.DAMPED_GUIDANCE: NOT_GUIDED,
-    Part.MSW_MSA: "self-attention was never given the picture as it is",
-    Part.SPLIT_GUIDANCE: NOT_GUIDED,
-    Part.ANCHOR: NOT_GUIDED,
-}
-"""Why a part that was planned was never done, as far as its own hooks can tell."""
 
 
 @dataclass(frozen=True)
@@ -236,13 +208,6 @@ class Plan:
         """The size of the feature map a self-attention sees."""
         return sizes.skips[self.unet.partner(site.block)] if site.output else sizes.inside[site.block]
 
-    def _odd_windows(self, schedule: Schedule | None) -> bool:
-        """Whether windows meet a side they can cut in two only after resizing it, in any phase of the pass."""
-        due = [bool(schedule.steps_inside(span)) if schedule else span.end > 0 for span in (self.strided, self.pooled)]
-        phases = itertools.product(*({False, is_due} for is_due in due))
-        sizes = [self.sizes(strided=strided, pooled=pooled) for strided, pooled in phases]
-        return any(side % 2 for at in sizes for site in self.windows for side in self.window_size(site, at))
-
     def due(self, schedule: Schedule) -> bool:
         """Whether anything is done in a pass with this schedule."""
         return bool(self.windows) or self.guides or any(schedule.steps_inside(span) for span in self._spans)
@@ -252,87 +217,3 @@ class Plan:
         """When the parts that end are active."""
         parts = [*self.redilations, *self.stages]
         return [self.strided, self.pooled, self.damped, *(part.span for part in parts)]
-
-    def describe(self, schedule: Schedule | None = None, *, about: bool = False, done: Done | None = None) -> str:
-        """What is active, in words; after the pass, what was.
-
-        Args:
-            schedule: Of the pass; without it, ends are told as shares of the noise instead of in steps.
-            about: The schedule is a guess, and the words say so.
-            done: What was done in the pass, which has the schedule; nothing else is claimed then.
-        """
-        if not self.active:
-            return self.reason
-        of = f" of {schedule.steps}" if schedule else ""
-        parts: list[str] = []
-        left_out = list(self.left_out)
-
-        def ends(*works: tuple[Work, Span]) -> list[str]:
-            """When these are over, the earliest first; nothing for what is not done."""
-            if schedule is None:
-                shares = sorted({span.end for _, span in works if span.end > span.start})
-                return [f"{end:.0%} of the noise" for end in shares]
-            steps = sorted({_end(work, span, schedule, done) for work, span in works} - {0})
-            return ["about " * about + f"step {step}" for step in steps]
-
-        def not_done(part: Part, *spans: Span) -> None:
-            if schedule and not any(schedule.steps_inside(span) for span in spans):
-                left_out.append(f"{part.value} because {SETTLED}")
-            elif schedule and done and not done.cut_short:
-                came = any(schedule.inside(span, done.most_called) for span in spans)
-                left_out.append(f"{part.value} because {NOT_MET[part] if came else LESS_NOISE}")
-
-        def whole(part: Part, work: Work, words: str) -> None:
-            """A part that works for the whole pass."""
-            if done is None or schedule is None:
-                parts.append(words)
-            elif work in done.least:
-                last = f" until step {schedule.begun(done.least[work])}{of}"
-                parts.append(words + last * done.ended_before_the_pass(work))
-            else:
-                not_done(part, WHOLE)
-
-        for stage in self.stages:
-            if end := ends((Work.RELAY, stage.span)):
-                width, height = stage.latent[1] * CELL, stage.latent[0] * CELL
-                parts.append(f"{Part.RELAY.value} at " * (not parts) + f"{width}x{height} until {end[0]}")
-        if parts:
-            parts[-1] += of
-        elif self.stages:
-            not_done(Part.RELAY, *(stage.span for stage in self.stages))
-        pairs = (Work.STRIDED, self.strided), (Work.POOLED, self.pooled)
-        if end := ends(*pairs):
-            stronger = f" (stronger until {end[0]})" if len(end) > 1 else ""
-            parts.append(f"{Part.RAU_NET.value} until {end[-1]}{of}{stronger}")
-        elif self.strided.end or self.pooled.end:
-            not_done(Part.RAU_NET, self.strided, self.pooled)
-        dilated = [site.span for site in self.redilations]
-        if end := ends(*((Work.REDILATED, span) for span in dilated)):
-            dispersed = " with dispersed convolution" if any(site.dispersed for site in self.redilations) else ""
-            parts.append(f"{Part.REDILATION.value}{dispersed} until {end[-1]}{of}")
-        elif dilated:
-            not_done(Part.REDILATION, *dilated)
-        if end := ends((Work.DAMPED, self.damped)):
-            parts.append(f"{Part.DAMPED_GUIDANCE.value} until {end[-1]}{of}")
-        elif schedule and schedule.steps_inside(self.damped):
-            not_done(Part.DAMPED_GUIDANCE, self.damped)
-        if self.windows:
-            odd = self._odd_windows(schedule) if done is None else Work.ODD_WINDOWS in done.least
-            whole(Part.MSW_MSA, Work.WINDOWS, Part.MSW_MSA.value + " on resized odd feature maps" * odd)
-        if self.split_guidance != 1:
-            whole(Part.SPLIT_GUIDANCE, Work.SPLIT_GUIDANCE, f"{Part.SPLIT_GUIDANCE.value} {self.split_guidance:g}")
-        if self.anchor:
-            whole(Part.ANCHOR, Work.ANCHOR, f"{Part.ANCHOR.value} {self.anchor:g}")
-        if not parts and done is None:
-            return f"nothing: {SETTLED}"
-        return ", ".join([*parts, *(f"no {what}" for what in left_out)])
-
-
-def _end(work: Work, span: Span, schedule: Schedule, done: Done | None) -> int:
-    """The step after which a part is over; 0 if it is not in the pass, or was not done in it."""
-    inside = schedule.steps_inside(span)
-    if not inside or done is None:
-        return inside[-1] + 1 if inside else 0
-    if work not in done.least or not schedule.inside(Span(span.start, WHOLE.end), done.least[work]):
-        return 0
-    return min(inside[-1] + 1, schedule.begun(done.least[work]))

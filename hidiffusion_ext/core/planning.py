@@ -8,13 +8,13 @@ from __future__ import annotations
 import dataclasses
 
 from .options import Method, Options, Passes, Preset, Refused
-from .plan import CELL, Part, Plan, Task, WindowSite, is_large
+from .plan import Part, Plan, Task, WindowSite, is_large
 from .planning_hidiffusion import add_raunet
 from .planning_relay import add_relay
 from .planning_scalecrafter import add_redilation
 from .schedule import Span
+from .sizes import CELL, Size
 from .unet_map import Family, UNetMap
-from .windows import Size
 
 NATIVE_SIDE = {Family.SD1: 512, Family.SD2: 512, Family.SDXL: 1024}
 """Pixels per side a family was trained at."""

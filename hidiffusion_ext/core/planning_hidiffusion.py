@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 
 from .options import Options, Preset
-from .plan import CELL, Plan, Task
+from .plan import Plan, Task
 from .schedule import Span
+from .sizes import CELL
 from .unet_map import Family
 
 X2_SIDES, X4_SIDES = 2, 4

@@ -7,7 +7,7 @@ import dataclasses
 from .options import Options, Preset, Refused
 from .plan import Plan, Stage, Task
 from .schedule import DISCRETE, Span
-from .windows import Size
+from .sizes import Size
 
 TWO_STAGES_FROM = 3
 """From this multiple of the native side on there is a stage between the native size and the full one."""

@@ -11,8 +11,9 @@ import dataclasses
 from collections.abc import Iterator
 
 from .options import Options, Preset, Refused
-from .plan import CELL, Plan, Redilation, Task
+from .plan import Plan, Redilation, Task
 from .schedule import Span
+from .sizes import CELL
 from .unet_map import Family
 
 GRADED_FROM = 3

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from .windows import Size
+from .sizes import Size
 
 Factor = tuple[float, float]
 """(down, across)"""

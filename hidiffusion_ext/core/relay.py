@@ -16,7 +16,7 @@ from functools import lru_cache
 import torch
 import torch.nn.functional as F
 
-from .windows import Size
+from .sizes import Size
 
 BACK_PROJECTIONS = 3
 """How often an enlarged estimate is corrected by what its means are off by; each leaves about a tenth of the error."""

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from einops import rearrange
 
-Size = tuple[int, int]
+from .sizes import Size
 
 SHIFTS = 4
 """The grid is rolled by 0, 1/4, 2/4 or 3/4 of a window."""

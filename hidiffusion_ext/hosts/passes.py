@@ -7,7 +7,7 @@ from typing import Any
 
 from ..core import Options, Plan, Task, UNetMap, make_plan, map_unet, planning
 from ..core.plan import Part
-from ..core.windows import Size
+from ..core.sizes import Size
 from .model import Model, find_model
 from .neighbours import conflicts
 

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from ..core import Options, Plan, Run
+from ..core.words import describe
 from . import infotext
 from .log import logger
 
@@ -58,10 +59,10 @@ class Account:
 
     def _say(self) -> None:
         done, params = self._run.done, self._p.extra_generation_params
-        text = self._plan.describe(self._run.schedule, done=done)
+        text = describe(self._plan, self._run.schedule, done=done)
         if done.least:
             infotext.write_active(params, self._options, text, hires=self._hires)
-            if text != self._plan.describe(self._run.schedule):
+            if text != describe(self._plan, self._run.schedule):
                 logger.info("after the pass: %s", text)
         elif done.cut_short or self._p.sampler.model_wrap_cfg.step == 0:  # another model from the first step on
             infotext.clear(params, hires=self._hires)

@@ -7,9 +7,9 @@ from typing import Any
 
 from ..core import Options, Plan, Refused, Schedule
 from ..core.cost import Cost, count, plain, speed_up
-from ..core.plan import CELL
 from ..core.planning import without_effect
-from ..core.windows import Size
+from ..core.sizes import CELL, Size
+from ..core.words import describe
 from ..hosts.model import Model
 from ..hosts.passes import plan_pass
 
@@ -85,7 +85,7 @@ def view(job: Any, options: Options, passes: list[Pass], at_once: Pass | None = 
                 "area": round(one.width * one.height / plan.native**2, 2),
                 "preset": plan.preset.value if active else "",
                 "active": active,
-                "text": plan.describe(one.schedule, about=one.about),
+                "text": describe(plan, one.schedule, about=one.about),
                 "speed": _speed(speed_up(cost)) if active else "",
                 "speed_up": round(speed_up(cost), 2),
                 "work": [round(share, 3) for share in cost.steps],

@@ -26,8 +26,8 @@ from ..core import (
     split_guidance,
 )
 from ..core.options import SETTINGS
-from ..core.plan import CELL
-from ..core.windows import Size
+from ..core.sizes import CELL, Size
+from ..core.words import describe
 from ..hosts.compiled import eagerly
 from ..hosts.fallback import falling_back
 from ..hosts.guidance import changed_guidance
@@ -127,7 +127,7 @@ class HiDiffusionScript(scripts.Script):
             """Around the pass, and anew around its rest when the host takes another model (refiner)."""
             nonlocal began
             model, plan = plan_pass(p, options, latent, hires=hires)
-            due, text = plan.due(schedule), plan.describe(schedule)
+            due, text = plan.due(schedule), describe(plan, schedule)
             if not began:
                 infotext.write_active(p.extra_generation_params, options, text if due else "", hires=hires)
             about = f"{plan.unet.family.value}, {plan.latent[1] * CELL}x{plan.latent[0] * CELL}"
@@ -181,7 +181,7 @@ class HiDiffusionScript(scripts.Script):
         """Notes in the infotext what a pass will get, as far as it is known before other extensions are ready."""
         try:
             _, plan = plan_pass(p, options, latent, hires=hires)
-            expected = plan.describe() if plan.active else ""
+            expected = describe(plan) if plan.active else ""
         except Refused:  # said when the pass starts, if it is still so
             expected = ""
         infotext.write_active(p.extra_generation_params, options, infotext.Expected(expected), hires=hires)

@@ -12,7 +12,7 @@ from unets import inputs, tiny_unet, uniform_timesteps
 from hidiffusion_ext.core import Family, Run, Schedule, hidiffusion, make_plan, map_unet
 from hidiffusion_ext.core.control import fit_residuals
 from hidiffusion_ext.core.options import Options
-from hidiffusion_ext.core.raunet import FeatureSizes, feature_sizes
+from hidiffusion_ext.core.sizes import FeatureSizes, feature_sizes
 from ldm_unet import LdmUNet
 
 STEPS = 10

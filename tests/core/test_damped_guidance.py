@@ -22,6 +22,7 @@ from unets import inputs, tiny_unet, uniform_timesteps
 
 from hidiffusion_ext.core import Evaluation, Family, Run, Schedule, damped, hidiffusion
 from hidiffusion_ext.core.damped_guidance import damp
+from hidiffusion_ext.core.words import describe
 
 
 @settings(max_examples=50, deadline=None)
@@ -93,7 +94,7 @@ def test_every_step_equals_the_official_code(family: Family) -> None:
 def test_only_the_4x_tables_have_a_base() -> None:
     unet = tiny_unet(Family.SD1)
     plan = scalecrafter_plan(unet, (32, 32))
-    assert plan.describe(FIFTY) == "re-dilation until step 35 of 50, noise-damped guidance until step 35 of 50"
+    assert describe(plan, FIFTY) == "re-dilation until step 35 of 50, noise-damped guidance until step 35 of 50"
     assert {site.base for site in plan.redilations} == {(1.0, 1.0), (3.0, 3.0), (4.0, 4.0)}
     off = scalecrafter_plan(unet, (32, 32), damped_guidance=False)
     assert not FIFTY.steps_inside(off.damped)

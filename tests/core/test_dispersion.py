@@ -10,6 +10,7 @@ from unets import inputs, tiny_unet, uniform_timesteps
 
 from hidiffusion_ext.core import Family, Options, Run, Schedule, hidiffusion, make_plan, map_unet
 from hidiffusion_ext.core.dispersion import dispersed_input, dispersed_kernel, dispersion_transform
+from hidiffusion_ext.core.words import describe
 
 
 def test_the_transform_has_the_published_row_sums() -> None:
@@ -126,6 +127,6 @@ def test_the_dispersed_layers_are_the_official_ones() -> None:
         assert not any(
             site.dispersed for site in make_plan(Options.from_mapping(values), unet_map, (32, 32)).redilations
         )
-        assert plan.describe().startswith("re-dilation with dispersed convolution until")
+        assert describe(plan).startswith("re-dilation with dispersed convolution until")
     # SD: 4 on the way down, the downsampler before them, 4 in the middle, twice 6 and an upsampler on the way up
     assert counts == {Family.SD1: 23, Family.SD2: 23, Family.SDXL: 4 + 4 + 7}

@@ -31,7 +31,8 @@ from hidiffusion_ext.core import (
     map_unet,
     split_guidance,
 )
-from hidiffusion_ext.core.plan import LAYERS_NOT_CALLED, LESS_NOISE, NOT_GUIDED, NOT_MET, Part
+from hidiffusion_ext.core.plan import Part
+from hidiffusion_ext.core.words import LAYERS_NOT_CALLED, LESS_NOISE, NOT_GUIDED, NOT_MET, describe
 
 STEPS = 5
 LATENT = (16, 24)
@@ -78,7 +79,7 @@ def sample(
 def test_a_pass_as_planned_is_told_as_planned(family: Family, options: Options, at: float) -> None:
     plan = planned(family, options)
     run = sample(family, plan, at=at)
-    assert plan.describe(run.schedule, done=run.done) == plan.describe(run.schedule)
+    assert describe(plan, run.schedule, done=run.done) == describe(plan, run.schedule)
 
 
 @pytest.mark.parametrize("t1", [0.3, 0.4, 0.59])
@@ -86,14 +87,14 @@ def test_calls_between_the_steps_of_the_schedule_belong_to_the_one_before(t1: fl
     """As samplers of second order make them."""
     plan = planned(Family.SD1, Options(native_size=64, t1=t1))
     run = sample(Family.SD1, plan, between=-100.0)
-    assert plan.describe(run.schedule, done=run.done) == plan.describe(run.schedule)
+    assert describe(plan, run.schedule, done=run.done) == describe(plan, run.schedule)
 
 
 def test_odd_windows_are_told_if_there_were_any() -> None:
     plan = planned(Family.SDXL, OPTIONS[0], (20, 24))
     run = sample(Family.SDXL, plan)
-    assert "odd" in plan.describe(run.schedule)
-    assert plan.describe(run.schedule, done=run.done) == plan.describe(run.schedule)
+    assert "odd" in describe(plan, run.schedule)
+    assert describe(plan, run.schedule, done=run.done) == describe(plan, run.schedule)
 
 
 @pytest.mark.parametrize("steps", [1, 2, 4])
@@ -101,13 +102,13 @@ def test_an_interrupted_pass_is_told_as_far_as_it_went(steps: int) -> None:
     plan = planned(Family.SD1, Options(native_size=64, t1=0.6))
     run = sample(Family.SD1, plan, steps=steps)
     run.done.cut_short = True
-    assert plan.describe(run.schedule, done=run.done) == f"RAU-Net until step {min(steps, 3)} of 5, MSW-MSA"
+    assert describe(plan, run.schedule, done=run.done) == f"RAU-Net until step {min(steps, 3)} of 5, MSW-MSA"
 
 
 def test_a_pass_that_ended_before_anything_was_done_claims_nothing() -> None:
     plan, run = planned(Family.SD1, OPTIONS[0]), Run(Schedule(uniform_timesteps(STEPS)))
     run.done.cut_short = True
-    assert plan.describe(run.schedule, done=run.done) == ""
+    assert describe(plan, run.schedule, done=run.done) == ""
 
 
 @pytest.mark.parametrize(
@@ -120,7 +121,7 @@ def test_a_pass_that_ended_before_anything_was_done_claims_nothing() -> None:
 def test_what_needs_guidance_is_not_claimed_without(number: int, told: str) -> None:
     plan = planned(Family.SD1, OPTIONS[number])
     run = sample(Family.SD1, plan, guided=False)
-    assert plan.describe(run.schedule, done=run.done) == told + NOT_GUIDED
+    assert describe(plan, run.schedule, done=run.done) == told + NOT_GUIDED
 
 
 def test_windows_that_are_never_cut_are_not_claimed() -> None:
@@ -134,7 +135,7 @@ def test_windows_that_are_never_cut_are_not_claimed() -> None:
             hook = UNETS[Family.SD1].get_submodule(name).register_forward_pre_hook
             stack.callback(hook(fewer, with_kwargs=True, prepend=True).remove)
         run = sample(Family.SD1, plan)
-    told = plan.describe(run.schedule, done=run.done)
+    told = describe(plan, run.schedule, done=run.done)
     assert told == f"RAU-Net until step 2 of 5, no MSW-MSA because {NOT_MET[Part.MSW_MSA]}"
 
 
@@ -144,7 +145,7 @@ def test_a_unet_whose_layers_are_not_called_by_themselves(options: Options) -> N
     plan = planned(Family.SD1, options)
     run = Run(Schedule(uniform_timesteps(STEPS)))
     run.done.note_call(900.0, planned=True)
-    told = plan.describe(run.schedule, done=run.done)
+    told = describe(plan, run.schedule, done=run.done)
     assert told.startswith("no ")
     assert "until" not in told
     assert (LAYERS_NOT_CALLED in told) == (options.rau_net or options.method is Method.SCALECRAFTER)
@@ -157,7 +158,7 @@ def test_a_part_that_ends_before_the_pass_is_told_so() -> None:
         done.note_call(timestep, planned=True)
         if timestep > 400:
             done.note(Work.WINDOWS, timestep)
-    assert plan.describe(schedule, done=done).startswith("MSW-MSA until step 3 of 5, no RAU-Net")
+    assert describe(plan, schedule, done=done).startswith("MSW-MSA until step 3 of 5, no RAU-Net")
 
 
 def test_what_is_marked_comes_back() -> None:
@@ -179,4 +180,4 @@ def test_a_model_whose_noise_is_another_than_thought() -> None:
     plan, run = planned(Family.SD1, OPTIONS[0]), Run(Schedule(uniform_timesteps(STEPS)))
     run.done.note_call(1.1, planned=True)  # EDM's units
     run.done.note(Work.WINDOWS, 1.1)
-    assert plan.describe(run.schedule, done=run.done) == f"MSW-MSA, no RAU-Net because {LESS_NOISE}"
+    assert describe(plan, run.schedule, done=run.done) == f"MSW-MSA, no RAU-Net because {LESS_NOISE}"

@@ -19,6 +19,7 @@ from hidiffusion_ext.core import (
     make_plan,
     map_unet,
 )
+from hidiffusion_ext.core.words import describe
 
 CASES = int(os.environ.get("FAULT_CASES", "1000"))
 
@@ -44,7 +45,7 @@ def test_random_failures_leave_nothing() -> None:
                     call(unet, latent, choose.randrange(STEPS))
         except fault.error:
             assert fault.raised, f"case {number}: {place.__name__} raised by itself"
-        assert snapshot(unet) == states[family], f"case {number}: {place.__name__}, {plan.describe()}"
+        assert snapshot(unet) == states[family], f"case {number}: {place.__name__}, {describe(plan)}"
         raised[place.__name__] += fault.raised
     print(f"{CASES} cases, raised {raised}")
     assert all(count > CASES / 50 for count in raised.values()), raised

@@ -12,6 +12,7 @@ from hidiffusion_ext.core import Evaluation, Options, Run, Schedule, Task, ancho
 from hidiffusion_ext.core.plan import Part
 from hidiffusion_ext.core.schedule import DISCRETE
 from hidiffusion_ext.core.split_guidance import low_pass, split
+from hidiffusion_ext.core.words import describe
 
 UNET = map_unet(tiny_unet())
 SECOND = Task(hires=True, over_picture=True)
@@ -88,7 +89,7 @@ def test_only_a_pass_over_a_picture_gets_them() -> None:
     assert (second.split_guidance, second.anchor, second.guides) == (2.0, 0.5, True)
     weak = Schedule([300, 200, 100])
     settled = "the layout is settled where this pass begins"
-    assert second.describe(weak) == f"MSW-MSA, split guidance 2, anchor 0.5, no RAU-Net because {settled}"
+    assert describe(second, weak) == f"MSW-MSA, split guidance 2, anchor 0.5, no RAU-Net because {settled}"
     assert make_plan(options, UNET, (128, 256), SECOND).enlargement == pytest.approx(8**0.5)
 
 
@@ -96,7 +97,7 @@ def test_they_are_enough_to_do_and_can_be_all_there_is() -> None:
     options = Options(rau_net=False, msw_msa=False, anchor=1.0)
     plan = make_plan(options, UNET, (128, 128), SECOND)
     assert plan.due(Schedule([300, 200]))
-    assert plan.describe(Schedule([300, 200])) == "anchor 1"
+    assert describe(plan, Schedule([300, 200])) == "anchor 1"
     assert not make_plan(options, UNET, (128, 128)).active
 
 
@@ -104,9 +105,9 @@ def test_an_anchor_that_a_sampler_cannot_have_is_left_out_and_said() -> None:
     task = Task(hires=True, over_picture=True, conflicts={Part.ANCHOR: "it cannot"})
     plan = make_plan(Options(anchor=1.0, split_guidance=2.0), UNET, (128, 128), task)
     assert (plan.anchor, plan.split_guidance) == (0.0, 2.0)
-    assert "no anchor because it cannot" in plan.describe()
-    assert "anchor" not in make_plan(Options(), UNET, (128, 128), task).describe()
+    assert "no anchor because it cannot" in describe(plan)
+    assert "anchor" not in describe(make_plan(Options(), UNET, (128, 128), task))
     unguided = {Part.ANCHOR: "it cannot", Part.SPLIT_GUIDANCE: "it cannot"}
     plan = make_plan(Options(split_guidance=2.0), UNET, (128, 128), dataclasses.replace(task, conflicts=unguided))
     assert not plan.guides
-    assert plan.describe().endswith("no split guidance because it cannot")
+    assert describe(plan).endswith("no split guidance because it cannot")

@@ -19,7 +19,7 @@ import torch
 from torch import nn
 
 from hidiffusion_ext.core import Family, Options, Run, Schedule, Task, hidiffusion, make_plan, map_unet
-from hidiffusion_ext.core.raunet import feature_sizes
+from hidiffusion_ext.core.sizes import feature_sizes
 
 STEPS = 10
 TIMESTEPS = [999 - 999 * step / STEPS for step in range(STEPS)]

@@ -19,6 +19,7 @@ from hidiffusion_ext.core import (
     map_unet,
 )
 from hidiffusion_ext.core.plan import Part
+from hidiffusion_ext.core.words import describe
 
 MAPS = {family: map_unet(tiny_unet(family)) for family in Family}
 INPAINTING = map_unet(tiny_unet(Family.SDXL, in_channels=9))
@@ -161,9 +162,9 @@ def test_the_presets_own_thresholds_are_told_beside_ones_own() -> None:
 
 def test_descriptions_say_until_when() -> None:
     def described(steps: int, family: Family, *size: int, **options: object) -> str:
-        return plan(family, *size, **options).describe(Schedule(uniform_timesteps(steps)))
+        return describe(plan(family, *size, **options), Schedule(uniform_timesteps(steps)))
 
-    assert plan(Family.SD1, 1024, 1024).describe() == "RAU-Net until 40% of the noise, MSW-MSA"
+    assert describe(plan(Family.SD1, 1024, 1024)) == "RAU-Net until 40% of the noise, MSW-MSA"
     assert described(20, Family.SD1, 1024, 1024) == "RAU-Net until step 8 of 20, MSW-MSA"
     stronger = "RAU-Net until step 20 of 50 (stronger until step 8), MSW-MSA"
     assert described(50, Family.SDXL, 2048, 2048) == stronger
@@ -175,16 +176,16 @@ def test_a_pass_that_begins_below_a_part_does_not_get_it_and_says_so() -> None:
     weak, strong = Schedule([300, 200, 100]), Schedule([800, 600.8, 450, 200])
     both, alone = plan(Family.SD1, 1024, 1024), plan(Family.SD1, 1024, 1024, msw_msa=False)
     settled = "the layout is settled where this pass begins"
-    assert both.describe(weak) == f"MSW-MSA, no RAU-Net because {settled}"
+    assert describe(both, weak) == f"MSW-MSA, no RAU-Net because {settled}"
     assert (both.due(weak), alone.due(weak)) == (True, False)
-    assert alone.describe(weak) == f"nothing: {settled}"
-    assert both.describe(strong) == "RAU-Net until step 2 of 4, MSW-MSA"
+    assert describe(alone, weak) == f"nothing: {settled}"
+    assert describe(both, strong) == "RAU-Net until step 2 of 4, MSW-MSA"
     odd_with_raunet = plan(Family.SDXL, 2080, 2080)
-    assert odd_with_raunet.describe(strong).endswith("MSW-MSA on resized odd feature maps")
-    assert odd_with_raunet.describe(weak).startswith("MSW-MSA, no RAU-Net")
+    assert describe(odd_with_raunet, strong).endswith("MSW-MSA on resized odd feature maps")
+    assert describe(odd_with_raunet, weak).startswith("MSW-MSA, no RAU-Net")
     redilation = plan(Family.SD1, 1024, 1024, method="ScaleCrafter")
-    assert redilation.describe(weak) == f"MSW-MSA, no re-dilation because {settled}"
-    assert redilation.describe(strong) == "re-dilation until step 3 of 4, MSW-MSA"
+    assert describe(redilation, weak) == f"MSW-MSA, no re-dilation because {settled}"
+    assert describe(redilation, strong) == "re-dilation until step 3 of 4, MSW-MSA"
 
 
 @pytest.mark.parametrize("steps", [8, 10, 20, 25, 40, 50, 100])

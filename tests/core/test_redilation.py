@@ -39,6 +39,7 @@ from hidiffusion_ext.core.plan import Redilation
 from hidiffusion_ext.core.planning_scalecrafter import TAU
 from hidiffusion_ext.core.redilation import factor_at, input_size
 from hidiffusion_ext.core.unet_map import Block
+from hidiffusion_ext.core.words import describe
 
 
 @pytest.mark.parametrize("steps", [10, 50])
@@ -154,7 +155,8 @@ def test_auto_follows_the_size_of_each_axis() -> None:
 def test_the_plan_says_so() -> None:
     unet = tiny_unet(Family.SD1)
     assert (
-        scalecrafter_plan(unet, (16, 16)).describe(Schedule(uniform_timesteps(50))) == "re-dilation until step 30 of 50"
+        describe(scalecrafter_plan(unet, (16, 16)), Schedule(uniform_timesteps(50)))
+        == "re-dilation until step 30 of 50"
     )
-    assert scalecrafter_plan(unet, (16, 16), msw_msa=True).describe() == "re-dilation until 60% of the noise, MSW-MSA"
+    assert describe(scalecrafter_plan(unet, (16, 16), msw_msa=True)) == "re-dilation until 60% of the noise, MSW-MSA"
     assert Options.from_mapping({"method": "scalecrafter"}).method is Method.SCALECRAFTER

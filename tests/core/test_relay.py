@@ -14,6 +14,7 @@ from hidiffusion_ext.core.plan import Part
 from hidiffusion_ext.core.planning import without_effect
 from hidiffusion_ext.core.relay import Call, enlarge, noise_kept, shrink
 from hidiffusion_ext.core.schedule import DISCRETE
+from hidiffusion_ext.core.words import describe
 
 UNET = tiny_unet()
 SIZES = [((32, 32), (16, 16)), ((24, 48), (16, 32)), ((48, 40), (16, 16)), ((136, 240), (48, 88))]
@@ -106,7 +107,7 @@ def test_from_three_times_the_side_on_there_is_a_stage_between() -> None:
         (16, 16),
         (32, 32),
     ]
-    assert plan.describe(Schedule(EVEN)).startswith("relay at 64x64 until step 5, 128x128 until step 8 of 10, MSW-MSA")
+    assert describe(plan, Schedule(EVEN)).startswith("relay at 64x64 until step 5, 128x128 until step 8 of 10, MSW-MSA")
     shares = count(plan, Schedule(EVEN)).steps
     assert shares[0] < shares[5] < shares[8] < 1
     assert relay(256).preset_t2 < relay(256).preset_t1
@@ -122,13 +123,13 @@ def test_the_layout_of_fewer_cells_is_settled_at_less_noise() -> None:
 def test_a_pass_that_begins_with_little_noise_has_no_relay() -> None:
     plan = relay(t1=0.3, task=Task(hires=True, over_picture=True))
     late = Schedule([400, 300, 200, 100])
-    assert plan.describe(late) == "MSW-MSA, no relay because the layout is settled where this pass begins"
+    assert describe(plan, late) == "MSW-MSA, no relay because the layout is settled where this pass begins"
     assert called(plan, 400, schedule=late)[1] == ((16, 16), 400)
 
 
 def test_what_a_relay_cannot_live_with_leaves_it_out() -> None:
     task = Task(conflicts={Part.RELAY: "a ControlNet is at work"})
-    assert relay(task=task).describe() == "MSW-MSA, no relay because a ControlNet is at work"
+    assert describe(relay(task=task)) == "MSW-MSA, no relay because a ControlNet is at work"
     with pytest.raises(Refused, match="no relay because"):
         relay(task=task, msw_msa=False)
     with pytest.raises(Refused, match="HiDiffusion"):

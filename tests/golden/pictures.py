@@ -14,7 +14,7 @@ from PIL import Image
 
 from demo_model import NATIVE, DemoModel, untouched
 from hidiffusion_ext.core import Method, Options, make_plan
-from hidiffusion_ext.core.plan import CELL
+from hidiffusion_ext.core.sizes import CELL
 
 REFERENCES = Path(__file__).with_name("references")
 PROMPTS = ["red apple", "light bulb", "panda face"]

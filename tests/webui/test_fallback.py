@@ -29,6 +29,7 @@ from hidiffusion_ext.core import (
     map_unet,
 )
 from hidiffusion_ext.core import windows as windows_module
+from hidiffusion_ext.core.words import describe
 from hidiffusion_ext.hosts.fallback import falling_back, is_out_of_memory
 
 CASES = int(os.environ.get("FALLBACK_CASES", "1000"))
@@ -138,7 +139,7 @@ def test_random_failures_lose_no_picture() -> None:
                     assert what.startswith(fault.error.__name__)
                     assert trace.startswith("Traceback")
                     assert "in __call__" in trace
-                    assert torch.equal(result, case.plain[step]), (number, case.plan.describe())
+                    assert torch.equal(result, case.plain[step]), (number, describe(case.plan))
                     assert snapshot(case.unet) == states[case.family]  # while the pass goes on
                     ended["without us"] += 1
                 else:

@@ -29,6 +29,7 @@ from hidiffusion_ext.core import (
     map_unet,
 )
 from hidiffusion_ext.core.plan import Part
+from hidiffusion_ext.core.words import describe
 from hidiffusion_ext.hosts.neighbours import IN_FEATURES, IN_SELF_ATTENTION, conflicts
 from ldm_unet import LdmUNet
 from modules import script_callbacks, shared
@@ -153,7 +154,7 @@ def test_windows_give_way_and_it_is_said_why(apply: Callable[[LdmUNet], None], r
     assert found == {Part.MSW_MSA: reason}
     task = Task(conflicts=found)
     plan = make_plan(Options(native_size=64), map_unet(unet), LATENT, task)
-    assert plan.describe(Schedule(uniform_timesteps(10))) == f"RAU-Net until step 4 of 10, no MSW-MSA because {reason}"
+    assert describe(plan, Schedule(uniform_timesteps(10))) == f"RAU-Net until step 4 of 10, no MSW-MSA because {reason}"
     with pytest.raises(Refused, match=f"^no MSW-MSA because {reason}$"):
         make_plan(Options(native_size=64, rau_net=False), map_unet(unet), LATENT, task)
     x, context = inputs(LATENT)
@@ -269,7 +270,7 @@ def test_what_does_the_same_job_is_left_alone(options: Options, described: str) 
     unet_map = map_unet(tiny_unet())
     both = dict.fromkeys((Part.RAU_NET, Part.REDILATION), "Deep Shrink is on")
     plan = make_plan(options, unet_map, LATENT, Task(conflicts=both))
-    assert plan.describe(Schedule(uniform_timesteps(10))) == described
+    assert describe(plan, Schedule(uniform_timesteps(10))) == described
     assert not plan.strided.end
     assert not plan.pooled.end
     assert not plan.redilations
@@ -303,7 +304,7 @@ def test_raunet_leaves_the_sizes_to_control_lllite(block: int, attention: str, m
     control_lllite(unet, block, attention)
     options = Options(native_size=64, method=method, damped_guidance=False)
     plan = make_plan(options, unet_map, LATENT, Task(conflicts=conflicts(unet, unet_map, {})))
-    assert plan.describe(Schedule(uniform_timesteps(10))) == described
+    assert describe(plan, Schedule(uniform_timesteps(10))) == described
     passes_through(unet, plan)
 
 
@@ -484,7 +485,7 @@ def test_what_cannot_work_together_is_left_out(reason: str, apply: Callable[[Ldm
     found = conflicts(unet, unet_map, options)
     assert found == dict.fromkeys(parts, reason)
     plan = make_plan(Options(native_size=64), unet_map, LATENT, Task(conflicts=found))
-    assert f"because {reason}" in plan.describe()
+    assert f"because {reason}" in describe(plan)
 
 
 @pytest.mark.parametrize(("apply", "latent"), [(masked_adapter, LARGER), (self_attention_guidance, LATENT)])

@@ -12,7 +12,8 @@ import torch
 from job_host import HIRES, SCALECRAFTER, Host
 from torch import nn
 
-from hidiffusion_ext.core.plan import LAYERS_NOT_CALLED, NOT_GUIDED, NOT_MET, Part
+from hidiffusion_ext.core.plan import Part
+from hidiffusion_ext.core.words import LAYERS_NOT_CALLED, NOT_GUIDED, NOT_MET
 from hidiffusion_ext.webui.account import NEVER_CALLED, TILED
 from hidiffusion_ext.webui.script import NO_PASS
 from modules import paths, processing, processing_job, sd_samplers, shared

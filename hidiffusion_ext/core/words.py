@@ -1,0 +1,124 @@
+"""What a pass gets, and got, in words: for the page, the log and the infotext."""
+
+from __future__ import annotations
+
+import itertools
+
+from .done import Done, Work
+from .plan import Part, Plan
+from .schedule import Schedule, Span
+from .sizes import CELL
+
+SETTLED = "the layout is settled where this pass begins"
+"""Why a part that works on a picture's layout has nothing to do in a pass that begins with little noise."""
+
+WHOLE = Span(0, 1)
+"""A whole pass."""
+
+LAYERS_NOT_CALLED = "the model's own layers were not called one by one"
+LESS_NOISE = "the model was never called with the noise that it is for"
+NOT_GUIDED = "nothing was guided while it would have worked"
+NOT_MET = {
+    Part.RAU_NET: LAYERS_NOT_CALLED,
+    Part.REDILATION: LAYERS_NOT_CALLED,
+    Part.RELAY: LAYERS_NOT_CALLED,
+    Part.DAMPED_GUIDANCE: NOT_GUIDED,
+    Part.MSW_MSA: "self-attention was never given the picture as it is",
+    Part.SPLIT_GUIDANCE: NOT_GUIDED,
+    Part.ANCHOR: NOT_GUIDED,
+}
+"""Why a part that was planned was never done, as far as its own hooks can tell."""
+
+
+def describe(plan: Plan, schedule: Schedule | None = None, *, about: bool = False, done: Done | None = None) -> str:
+    """What is active, in words; after the pass, what was.
+
+    Args:
+        plan: Of the pass.
+        schedule: Its noise levels; without it, ends are told as shares of the noise instead of in steps.
+        about: The schedule is a guess, and the words say so.
+        done: What was done in the pass, which has the schedule; nothing else is claimed then.
+    """
+    if not plan.active:
+        return plan.reason
+    of = f" of {schedule.steps}" if schedule else ""
+    parts: list[str] = []
+    left_out = list(plan.left_out)
+
+    def ends(*works: tuple[Work, Span]) -> list[str]:
+        """When these are over, the earliest first; nothing for what is not done."""
+        if schedule is None:
+            shares = sorted({span.end for _, span in works if span.end > span.start})
+            return [f"{end:.0%} of the noise" for end in shares]
+        steps = sorted({_end(work, span, schedule, done) for work, span in works} - {0})
+        return ["about " * about + f"step {step}" for step in steps]
+
+    def not_done(part: Part, *spans: Span) -> None:
+        if schedule and not any(schedule.steps_inside(span) for span in spans):
+            left_out.append(f"{part.value} because {SETTLED}")
+        elif schedule and done and not done.cut_short:
+            came = any(schedule.inside(span, done.most_called) for span in spans)
+            left_out.append(f"{part.value} because {NOT_MET[part] if came else LESS_NOISE}")
+
+    def whole(part: Part, work: Work, words: str) -> None:
+        """A part that works for the whole pass."""
+        if done is None or schedule is None:
+            parts.append(words)
+        elif work in done.least:
+            last = f" until step {schedule.begun(done.least[work])}{of}"
+            parts.append(words + last * done.ended_before_the_pass(work))
+        else:
+            not_done(part, WHOLE)
+
+    for stage in plan.stages:
+        if end := ends((Work.RELAY, stage.span)):
+            width, height = stage.latent[1] * CELL, stage.latent[0] * CELL
+            parts.append(f"{Part.RELAY.value} at " * (not parts) + f"{width}x{height} until {end[0]}")
+    if parts:
+        parts[-1] += of
+    elif plan.stages:
+        not_done(Part.RELAY, *(stage.span for stage in plan.stages))
+    pairs = (Work.STRIDED, plan.strided), (Work.POOLED, plan.pooled)
+    if end := ends(*pairs):
+        stronger = f" (stronger until {end[0]})" if len(end) > 1 else ""
+        parts.append(f"{Part.RAU_NET.value} until {end[-1]}{of}{stronger}")
+    elif plan.strided.end or plan.pooled.end:
+        not_done(Part.RAU_NET, plan.strided, plan.pooled)
+    dilated = [site.span for site in plan.redilations]
+    if end := ends(*((Work.REDILATED, span) for span in dilated)):
+        dispersed = " with dispersed convolution" if any(site.dispersed for site in plan.redilations) else ""
+        parts.append(f"{Part.REDILATION.value}{dispersed} until {end[-1]}{of}")
+    elif dilated:
+        not_done(Part.REDILATION, *dilated)
+    if end := ends((Work.DAMPED, plan.damped)):
+        parts.append(f"{Part.DAMPED_GUIDANCE.value} until {end[-1]}{of}")
+    elif schedule and schedule.steps_inside(plan.damped):
+        not_done(Part.DAMPED_GUIDANCE, plan.damped)
+    if plan.windows:
+        odd = _odd_windows(plan, schedule) if done is None else Work.ODD_WINDOWS in done.least
+        whole(Part.MSW_MSA, Work.WINDOWS, Part.MSW_MSA.value + " on resized odd feature maps" * odd)
+    if plan.split_guidance != 1:
+        whole(Part.SPLIT_GUIDANCE, Work.SPLIT_GUIDANCE, f"{Part.SPLIT_GUIDANCE.value} {plan.split_guidance:g}")
+    if plan.anchor:
+        whole(Part.ANCHOR, Work.ANCHOR, f"{Part.ANCHOR.value} {plan.anchor:g}")
+    if not parts and done is None:
+        return f"nothing: {SETTLED}"
+    return ", ".join([*parts, *(f"no {what}" for what in left_out)])
+
+
+def _odd_windows(plan: Plan, schedule: Schedule | None) -> bool:
+    """Whether windows meet a side they can cut in two only after resizing it, in any phase of the pass."""
+    due = [bool(schedule.steps_inside(span)) if schedule else span.end > 0 for span in (plan.strided, plan.pooled)]
+    phases = itertools.product(*({False, is_due} for is_due in due))
+    sizes = [plan.sizes(strided=strided, pooled=pooled) for strided, pooled in phases]
+    return any(side % 2 for at in sizes for site in plan.windows for side in plan.window_size(site, at))
+
+
+def _end(work: Work, span: Span, schedule: Schedule, done: Done | None) -> int:
+    """The step after which a part is over; 0 if it is not in the pass, or was not done in it."""
+    inside = schedule.steps_inside(span)
+    if not inside or done is None:
+        return inside[-1] + 1 if inside else 0
+    if work not in done.least or not schedule.inside(Span(span.start, WHOLE.end), done.least[work]):
+        return 0
+    return min(inside[-1] + 1, schedule.begun(done.least[work]))
