@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import torch
-import torch.nn.functional as F
 
+from .resizing import bicubic
 from .sizes import FeatureSizes, Size
 
 Residuals = Sequence[torch.Tensor | None]
@@ -37,4 +37,4 @@ def _resize(residual: torch.Tensor | None, size: Size) -> torch.Tensor | None:
     """Brings [B, C, h, w] to another size (bicubic, as in the official code)."""
     if residual is None or residual.shape[-2:] == size:
         return residual
-    return F.interpolate(residual, size=size, mode="bicubic")
+    return bicubic(residual, size)

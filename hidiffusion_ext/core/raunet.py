@@ -7,6 +7,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
+from .resizing import bicubic
 from .sizes import Size
 
 STRIDED_CONV: dict[str, Any] = {
@@ -24,12 +25,15 @@ keep their padding.
 
 def pool(x: torch.Tensor) -> torch.Tensor:
     """Halves a block's output by averaging 2x2 cells: [B, C, H, W] -> [B, C, ceil(H/2), ceil(W/2)]."""
-    return F.avg_pool2d(x, 2, ceil_mode=True)
+    for axis in (-2, -1):
+        if x.shape[axis] % 2:  # not by ceil_mode, which is wrong on Macs before PyTorch 2.9
+            x = torch.cat([x, x.narrow(axis, -1, 1)], axis)
+    return F.avg_pool2d(x, 2)
 
 
 def undo_pool(x: torch.Tensor, size: Size) -> torch.Tensor:
     """Brings [B, C, h, w] back to the size before the pool (bicubic, as in the official code)."""
-    return F.interpolate(x, size=size, mode="bicubic")
+    return bicubic(x, size)
 
 
 def upsample_to(x: torch.Tensor, size: Size) -> torch.Tensor:

@@ -14,8 +14,8 @@ from __future__ import annotations
 from functools import lru_cache
 
 import torch
-import torch.nn.functional as F
 
+from .resizing import bicubic
 from .sizes import Size
 
 BACK_PROJECTIONS = 3
@@ -82,9 +82,9 @@ def shrink(x: torch.Tensor, size: Size) -> torch.Tensor:
 def enlarge(x: torch.Tensor, size: Size) -> torch.Tensor:
     """A smooth [B, C, H, W] whose means over the cells of [B, C, h, w] are that (bicubic, then back-projected)."""
     small: Size = (x.shape[-2], x.shape[-1])
-    large = F.interpolate(x, size=size, mode="bicubic")
+    large = bicubic(x, size)
     for _ in range(BACK_PROJECTIONS):
-        large = large + F.interpolate(x - shrink(large, small), size=size, mode="bicubic")
+        large = large + bicubic(x - shrink(large, small), size)
     return large
 
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 from functools import lru_cache
 
 import torch
-import torch.nn.functional as F
 from einops import rearrange
 
+from .resizing import bicubic
 from .sizes import Size
 
 SHIFTS = 4
@@ -79,5 +79,5 @@ def _resize(x: torch.Tensor, source: Size, target: Size) -> torch.Tensor:
     if source == target:
         return x
     x = rearrange(x, "b (h w) c -> b c h w", h=source[0])
-    x = F.interpolate(x, size=target, mode="bicubic")
+    x = bicubic(x, target)
     return rearrange(x, "b c h w -> b (h w) c")

@@ -15,6 +15,7 @@ from modules import sd_models, sd_samplers, sd_samplers_common, shared
 
 from ..core import NoiseLevels, Schedule
 from ..core.schedule import DISCRETE
+from ..core.sizes import CELL, Size
 from .model import forge_patcher
 
 
@@ -100,6 +101,12 @@ def in_hires_pass(job: Any) -> Any:
     second.is_hr_pass = True
     second.sampler_name, second.scheduler = job.hr_sampler_name or job.sampler_name, job.hr_scheduler or job.scheduler
     return second
+
+
+def hires_latent(job: Any) -> Size:
+    """The latent's (height, width) in the job's hires pass, once its target has been worked out: the host cuts off what
+    is too much for the aspect that was asked for."""
+    return job.hr_upscale_to_y // CELL - job.truncate_y, job.hr_upscale_to_x // CELL - job.truncate_x
 
 
 def hires_steps(job: Any) -> tuple[int, int]:

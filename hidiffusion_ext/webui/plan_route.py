@@ -22,8 +22,9 @@ from modules import processing, sd_models, sd_samplers_common
 
 from ..core import Method, OptionError, Options, Refused, Schedule
 from ..core.options import SETTINGS, Setting, quoted
+from ..core.sizes import CELL
 from ..hosts.native_first import arrange
-from ..hosts.schedules import asked_schedule, hires_steps, in_hires_pass
+from ..hosts.schedules import asked_schedule, hires_latent, hires_steps, in_hires_pass
 from .plan_view import Pass, view
 
 PATH = "/hidiffusion/v1/plan"
@@ -124,7 +125,7 @@ def _answer(query: Mapping[str, str]) -> dict[str, Any]:
     job.sd_model = _loaded_model(job.model)
     if "denoising_strength" in asked and not job.enable_hr:
         return view(job, options, [_img2img_pass(job)])
-    job.applied_old_hires_behavior_to = None
+    job.applied_old_hires_behavior_to, job.truncate_x, job.truncate_y = None, 0, 0
     at_once = None if job.enable_hr else _pass("Picture", job, job.width, job.height, job.steps)
     with suppress(Refused):  # said in the view
         if options.method is Method.NATIVE_FIRST:
@@ -145,7 +146,8 @@ def _two_passes(job: Any) -> list[Pass]:
     processing.StableDiffusionProcessingTxt2Img.calculate_target_resolution(job)
     first = _pass("First pass", job, job.width, job.height, job.steps)
     second = in_hires_pass(job)
-    return [first, _pass("Hires pass", second, job.hr_upscale_to_x, job.hr_upscale_to_y, *hires_steps(second))]
+    height, width = (side * CELL for side in hires_latent(job))
+    return [first, _pass("Hires pass", second, width, height, *hires_steps(second))]
 
 
 def _pass(name: str, job: Any, width: int, height: int, steps: int, last_step: int | None = None) -> Pass:

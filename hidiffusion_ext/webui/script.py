@@ -34,6 +34,7 @@ from ..hosts.guidance import changed_guidance
 from ..hosts.native_first import arrange, prepare_prompts
 from ..hosts.passes import plan_pass
 from ..hosts.sampling import around_next_pass
+from ..hosts.schedules import hires_latent
 from . import infotext
 from .account import Account
 from .log import logger
@@ -109,7 +110,7 @@ class HiDiffusionScript(scripts.Script):
         if getattr(p, "firstpass_image", None) is None:  # otherwise an existing picture goes straight to the hires pass
             self._expect(p, options, (p.height // CELL, p.width // CELL), hires=False)
         if getattr(p, "enable_hr", False):
-            self._expect(p, options, (p.hr_upscale_to_y // CELL, p.hr_upscale_to_x // CELL), hires=True)
+            self._expect(p, options, hires_latent(p), hires=True)
 
     def process_before_every_sampling(self, p: Any, *args: Any, **kwargs: Any) -> None:
         """Asks for the UNet to be patched for the pass that is about to start."""

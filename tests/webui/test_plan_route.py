@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import server
+from client import decode
 from fastapi.testclient import TestClient
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -154,6 +155,22 @@ def test_notes_stand_beside_the_controls(client: TestClient) -> None:
     alone = plan(client, **size, rau_net="false")
     assert alone["notes"]["t1"] == "Not used: RAU-Net is off."
     assert "t1" not in plan(client, width=128, height=128, **NATIVE)["notes"]
+
+
+@pytest.mark.parametrize("first", [(128, 128), (128, 192), (192, 128)])
+@pytest.mark.parametrize("target", [(128, 192), (256, 192), (200, 264), (0, 256), (256, 0), (184, 0)])
+def test_a_hires_pass_has_the_size_that_is_sampled(
+    client: TestClient, first: tuple[int, int], target: tuple[int, int]
+) -> None:
+    """Of another aspect than the first pass, the host cuts off what is too much."""
+    job = {"width": first[0], "height": first[1], "steps": 2, "enable_hr": True, "denoising_strength": 0.6}
+    job |= {"hr_resize_x": target[0], "hr_resize_y": target[1]}
+    second = plan(client, **job, **NATIVE)["passes"][1]
+    answer = client.post(
+        "/sdapi/v1/txt2img", json={**job, "hr_upscaler": "Lanczos", "sampler_name": "Euler", "seed": 1}
+    )
+    picture = decode(answer.json()["images"][-1])
+    assert (second["width"], second["height"]) == picture.size
 
 
 def test_img2img_has_the_steps_its_strength_leaves(client: TestClient) -> None:
