@@ -90,6 +90,7 @@ class KDiffusionSampler(sd_samplers_common.Sampler):
 
     def _sample(self, p, x, last_latent, steps: int, conds: tuple, given: dict, sigmas):
         self.initialize(p)
+        given["eta"] = 1.0  # the host's; k-diffusion's own is another one for some
         given |= {"s_churn": p.s_churn, "s_tmin": p.s_tmin, "s_tmax": p.s_tmax or float("inf")}
         if self.config.options.get("brownian_noise", False):
             given["noise_sampler"] = self.create_noise_sampler(x, sigmas, p)
