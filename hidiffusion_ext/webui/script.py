@@ -121,13 +121,16 @@ class HiDiffusionScript(scripts.Script):
         hires = getattr(p, "is_hr_pass", False)
         if not hires:
             infotext.clear(p.extra_generation_params, hires=True)  # expected so far; true once it starts
-        began, done = False, Done()
+        began, done, family = False, Done(), None
 
         @contextmanager
         def patched(schedule: Schedule) -> Generator[None, None, None]:
             """Around the pass, and anew around its rest when the host takes another model (refiner)."""
-            nonlocal began
+            nonlocal began, done, family
             model, plan = plan_pass(p, options, latent, hires=hires)
+            if family is not None and plan.unet.family is not family:
+                done = Done()  # the parts of another family's plan mean other places
+            family = plan.unet.family
             due, text = plan.due(schedule), describe(plan, schedule)
             if not began:
                 infotext.write_active(p.extra_generation_params, options, text if due else "", hires=hires)

@@ -54,7 +54,9 @@ def test_random_failures_in_jobs_leave_nothing(webui: WebUI) -> None:
             webui.txt2img(**job)
         except HTTPError as error:
             failed += 1
-            assert job["probe"][0]["fault"]["what"] != "Exception", job  # made again without us
+            fault = job["probe"][0]["fault"]
+            # What fails in the model is made again without us; torch's own removal of a hook ends the job.
+            assert fault["what"] != "Exception" or fault["place"] == "restoring", job
             assert "asked for in" in str(error) or "Abort" in str(job["probe"]), job
         assert webui.fingerprint()["digest"] == digest, (number, job)
         if number % CANARY_EVERY == 0:
