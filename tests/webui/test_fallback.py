@@ -32,7 +32,7 @@ from hidiffusion_ext.core import windows as windows_module
 from hidiffusion_ext.core.words import describe
 from hidiffusion_ext.hosts.fallback import falling_back, is_out_of_memory
 
-CASES = int(os.environ.get("FALLBACK_CASES", "1000"))
+CASES = int(os.environ.get("FALLBACK_CASES", "300"))
 STEPS = 3
 SETTINGS_TRIED = 8
 
