@@ -43,8 +43,8 @@ def arrange(p: Any, options: Options) -> str:
     width, height, native = p.width, p.height, native_side(p, options)
     if not is_large((width, height), native):
         return ""
-    p.enable_hr = True
     p.width, p.height = first_size(width, height, native)
+    p.enable_hr = True
     p.applied_old_hires_behavior_to = p.width, p.height  # by a setting the host would take another first size
     p.hr_scale, p.hr_resize_x, p.hr_resize_y = 1.0, width, height
     p.hr_upscaler = upscaler()
