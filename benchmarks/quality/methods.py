@@ -7,7 +7,8 @@ from collections.abc import Callable, Generator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 from demo_model import NATIVE, DemoModel, Patch, untouched
-from hidiffusion_ext.core import Method, Options, Preset, Run, Schedule, Span, Task, WindowShift, make_plan
+from hidiffusion_ext.core import Method, Options, Preset, Run, Schedule, Situation, Span, WindowShift, make_plan
+from hidiffusion_ext.core.plan import Pair
 from hidiffusion_ext.core.sizes import CELL, Size
 
 from .deep_shrink import deep_shrink
@@ -30,7 +31,7 @@ def _hidiffusion(policy: Policy | None = None, **options: object) -> MakePatch:
 
     def method(model: DemoModel, size: Size, seed: int) -> Patch:
         wanted = Options(native_size=NATIVE, **options)  # type: ignore[arg-type]
-        plan = make_plan(wanted, model.unet_map, (size[0] // CELL, size[1] // CELL), Task(v_prediction=True))
+        plan = make_plan(wanted, model.unet_map, (size[0] // CELL, size[1] // CELL), Situation(v_prediction=True))
 
         @contextmanager
         def patch(timesteps: Sequence[float]) -> Generator[Run | None]:
@@ -49,15 +50,12 @@ def _counted_in_steps() -> MakePatch:
         plan = make_plan(Options(native_size=NATIVE), model.unet_map, (size[0] // CELL, size[1] // CELL))
 
         def patch(timesteps: Sequence[float]) -> AbstractContextManager[Run | None]:
-            def span(counted: Span) -> Span:
-                last = int(counted.end * len(timesteps))
-                return (
-                    Span(0, 1 - timesteps[last] / 1000 - 1e-6)
-                    if 0 < last < len(timesteps)
-                    else Span(0, float(last > 0))
-                )
+            def counted(pair: Pair) -> Pair:
+                last = int(pair.span.end * len(timesteps))
+                end = 1 - timesteps[last] / 1000 - 1e-6 if 0 < last < len(timesteps) else float(last > 0)
+                return dataclasses.replace(pair, span=Span(0, end))
 
-            by_steps = dataclasses.replace(plan, strided=span(plan.strided), pooled=span(plan.pooled))
+            by_steps = dataclasses.replace(plan, strided=counted(plan.strided), pooled=counted(plan.pooled))
             return model.patched(by_steps, seed)(timesteps)
 
         return patch

@@ -18,7 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.quality.deep_shrink import deep_shrink
 from hidiffusion_ext.core import Method as CoreMethod
-from hidiffusion_ext.core import Options, Plan, Run, Schedule, Task, hidiffusion, make_plan, map_unet
+from hidiffusion_ext.core import Options, Plan, Run, Schedule, Situation, hidiffusion, make_plan, map_unet
 from hidiffusion_ext.core.native_first import first_size, second_steps
 from hidiffusion_ext.core.sizes import CELL, Size
 from ldm_unet import SD15, SDXL, Shape, ldm_unet
@@ -178,8 +178,8 @@ class Subject:
 
     def _native_first(self) -> Method:
         """The native pass and the last steps of a pass over its picture; reading and writing pictures is not in it."""
-        setting, task = self.setting, Task(hires=True, over_picture=True)
-        plan = make_plan(Options(rau_net=False), map_unet(self.unet), setting.latent, task)
+        setting, situation = self.setting, Situation(hires=True, over_picture=True)
+        plan = make_plan(Options(rau_net=False), map_unet(self.unet), setting.latent, situation)
         width, height = first_size(setting.width, setting.height, plan.native)
         native = replace(setting, width=width, height=height)
         small = torch.nn.functional.interpolate(self.x, size=native.latent)
@@ -261,7 +261,7 @@ class Subject:
 
 def _active(plan: Plan, step: int, schedule: Schedule) -> str:
     """What is active at a step, in words."""
-    pairs = {"strided pair": plan.strided, "pooled pair": plan.pooled}
+    pairs = {"strided pair": plan.strided.span, "pooled pair": plan.pooled.span}
     parts = [name for name, span in pairs.items() if step in schedule.steps_inside(span)]
     dilated = [site for site in plan.redilations if step in schedule.steps_inside(site.span)]
     if dilated:

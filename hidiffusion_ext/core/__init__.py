@@ -12,7 +12,7 @@ from .damped_guidance import damped
 from .done import Done, Work
 from .evaluation import Change, Evaluation
 from .options import Method, OptionError, Options, Passes, Preset, Refused, WindowShift
-from .plan import Plan, Task
+from .plan import Plan, Situation
 from .planning import make_plan
 from .schedule import NoiseLevels, Schedule, Span
 from .split_guidance import split_guidance
@@ -33,8 +33,8 @@ __all__ = [
     "Refused",
     "Run",
     "Schedule",
+    "Situation",
     "Span",
-    "Task",
     "UNetMap",
     "UnsupportedUNet",
     "WindowShift",

@@ -80,7 +80,7 @@ def hidiffusion(unet: nn.Module, plan: Plan, run: Run) -> Generator[None, None, 
     """
     if plan.windows and plan.window_shift is WindowShift.RANDOM and run.generator is None:
         raise ValueError("random window shifts need a Run with a generator")
-    strided, pooled = (run.schedule.steps_inside(span) for span in (plan.strided, plan.pooled))
+    strided, pooled = (run.schedule.steps_inside(pair.span) for pair in (plan.strided, plan.pooled))
     redilations = [site for site in plan.redilations if run.schedule.steps_inside(site.span)]
     with ExitStack() as stack:
         if plan.due(run.schedule):
@@ -110,8 +110,8 @@ def _watch_calls(stack: ExitStack, unet: nn.Module, plan: Plan, run: Run) -> Non
         planned = tuple(x.shape[2:]) == plan.latent
         run.timestep = float(timesteps.max())
         run.done.note_call(run.timestep, planned=planned)
-        run.strided = planned and run.schedule.inside(plan.strided, run.timestep)
-        run.pooled = planned and run.schedule.inside(plan.pooled, run.timestep)
+        run.strided = planned and run.schedule.inside(plan.strided.span, run.timestep)
+        run.pooled = planned and run.schedule.inside(plan.pooled.span, run.timestep)
         run.damped = planned and run.schedule.inside(plan.damped, run.timestep)
         run.stage = plan.stage(run.schedule, run.timestep) if planned else None
         run.sizes = plan.sizes(strided=run.strided, pooled=run.pooled, stage=run.stage) if planned else None
@@ -124,7 +124,7 @@ def _watch_calls(stack: ExitStack, unet: nn.Module, plan: Plan, run: Run) -> Non
 
 def _stride(stack: ExitStack, unet: nn.Module, plan: Plan, run: Run) -> None:
     """The strided pair's downsampler: the host's own convolution with another stride, dilation and padding."""
-    name = plan.unet.inputs[plan.strided_at].down
+    name = plan.unet.inputs[plan.strided.block].down
     assert name is not None
 
     def attributes() -> dict[str, Any]:
@@ -138,8 +138,8 @@ def _stride(stack: ExitStack, unet: nn.Module, plan: Plan, run: Run) -> None:
 
 def _pool(stack: ExitStack, unet: nn.Module, plan: Plan, run: Run) -> None:
     """The pooled pair: halves an input block's output, undone after the output block that consumes its skip."""
-    undone_at = plan.unet.partner(plan.pooled_at)
-    pooled = unet.get_submodule(plan.unet.inputs[plan.pooled_at].layers[-1])
+    undone_at = plan.unet.partner(plan.pooled.block)
+    pooled = unet.get_submodule(plan.unet.inputs[plan.pooled.block].layers[-1])
     undone = unet.get_submodule(plan.unet.outputs[undone_at].layers[-1])
 
     def pool(x: torch.Tensor) -> torch.Tensor:

@@ -32,11 +32,11 @@ class Cost:
 
     Attributes:
         direct: Of one step without any method.
-        steps: Of each step as planned, as a share of `direct`.
+        shares: Of each step as planned, as a share of `direct`.
     """
 
     direct: float
-    steps: tuple[float, ...]
+    shares: tuple[float, ...]
 
 
 def speed_up(*costs: Cost, direct: float | None = None) -> float:
@@ -46,8 +46,8 @@ def speed_up(*costs: Cost, direct: float | None = None) -> float:
         costs: One per pass.
         direct: What it takes without any method, if that is not the same passes.
     """
-    without = direct or sum(cost.direct * len(cost.steps) for cost in costs)
-    return without / sum(cost.direct * sum(cost.steps) for cost in costs)
+    without = direct or sum(cost.direct * len(cost.shares) for cost in costs)
+    return without / sum(cost.direct * sum(cost.shares) for cost in costs)
 
 
 def plain(plan: Plan, schedule: Schedule) -> float:
@@ -59,7 +59,8 @@ def count(plan: Plan, schedule: Schedule) -> Cost:
     """The cost of the plan's pass with that schedule and with guidance (two rows per picture)."""
     direct = _multiplications(plan, plan.sizes(), {})
     windows = {site.attention: WINDOWED for site in plan.windows}
-    strided, pooled, damped = (schedule.steps_inside(span) for span in (plan.strided, plan.pooled, plan.damped))
+    spans = plan.strided.span, plan.pooled.span, plan.damped
+    strided, pooled, damped = (schedule.steps_inside(span) for span in spans)
 
     def at(step: int) -> float:
         stage = plan.stage(schedule, schedule.timesteps[step])

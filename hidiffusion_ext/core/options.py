@@ -64,10 +64,12 @@ class Setting:
 
     Attributes:
         default: The value when nothing is said; its type is the option's type.
-        label: Stable English name on the panel and, lower-cased after "HiDiffusion", in infotext.
+        label: What its control is called.
         help: One sentence: what one sees when one turns it.
         minimum, maximum, step: The allowed range of a number, both ends included; None for other types.
         advanced: Whether its control is folded away until one asks for it.
+        key: What it is called in infotext, after "HiDiffusion", and on the axes of a plot: it stays when a label
+            changes, so that pictures made before are still read. The label if left out.
         name: The option's name in the API and in `Options`.
     """
 
@@ -78,6 +80,7 @@ class Setting:
     maximum: float | None = None
     step: float | None = None
     advanced: bool = False
+    key: str = ""
     name: str = ""
 
     def parse(self, text: str) -> Any:
@@ -138,8 +141,10 @@ def _option(
     maximum: float | None = None,
     step: float | None = None,
     advanced: bool = False,
+    key: str = "",
 ) -> Any:
-    return field(default=default, metadata={"setting": Setting(default, label, help, minimum, maximum, step, advanced)})
+    setting = Setting(default, label, help, minimum, maximum, step, advanced, key or label)
+    return field(default=default, metadata={"setting": setting})
 
 
 @dataclass(frozen=True)
@@ -159,13 +164,15 @@ class Options:
     )
     rau_net: bool = _option(
         True,
-        "RAU-Net",
+        "RAU-Net (one subject)",
         "HiDiffusion: one subject instead of several, and faster, as the first steps lay out a smaller picture.",
+        key="RAU-Net",
     )
     msw_msa: bool = _option(
         True,
-        "MSW-MSA",
+        "MSW-MSA (faster)",
         "Faster, as the finest layers look at four moving windows; a little more consistent and slower without.",
+        key="MSW-MSA",
     )
     dispersion: bool = _option(
         False,

@@ -11,7 +11,7 @@ from .options import Preset, WindowShift
 from .redilation import Factor, factor_at
 from .schedule import Schedule, Span
 from .sizes import CELL, FeatureSizes, Size, feature_sizes
-from .unet_map import Family, UNetMap
+from .unet_map import UNetMap
 
 NATIVE_AREA_LIMIT = 1.5
 """Pictures up to this multiple of the native area are native: 2:3 portraits such as 512x768 are made without help."""
@@ -27,8 +27,8 @@ def is_large(size: Size, native: int) -> bool:
     return math.prod(size) > NATIVE_AREA_LIMIT * native**2
 
 
-class Part(Enum):
-    """What a plan is made of, in the words that it is told in."""
+class Technique(Enum):
+    """What can be done in a pass, in the words that it is told in. A method has several."""
 
     RAU_NET = "RAU-Net"
     REDILATION = "re-dilation"
@@ -40,7 +40,7 @@ class Part(Enum):
 
 
 @dataclass(frozen=True)
-class Task:
+class Situation:
     """What the host knows about a pass and the UNet does not.
 
     Attributes:
@@ -57,7 +57,20 @@ class Task:
     v_prediction: bool = False
     playground: bool = False
     controlnet: bool = False
-    conflicts: Mapping[Part, str] = field(default_factory=dict[Part, str])
+    conflicts: Mapping[Technique, str] = field(default_factory=dict[Technique, str])
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A reduction of the feature maps and what undoes it (RAU-Net).
+
+    Attributes:
+        block: The index of the input block that reduces them.
+        span: When.
+    """
+
+    block: int = 0
+    span: Span = Span()
 
 
 @dataclass(frozen=True)
@@ -134,8 +147,8 @@ class Plan:
         native: Pixels per side the model was trained at.
         preset: The preset used; Auto for what lies between 2x and 4x.
         preset_t1, preset_t2: The preset's T1 (ScaleCrafter's tau) and T2; the user's own go before them.
-        strided: When the strided pair is active.
-        pooled: When the pooled pair is active.
+        strided: The pair whose downsampler works with stride 4.
+        pooled: The pair whose block has its output pooled.
         redilations: The convolutions that are re-dilated.
         damped: When guidance is noise-damped.
         stages: When the UNet is called at smaller sizes, smallest first.
@@ -155,8 +168,8 @@ class Plan:
     preset: Preset = Preset.X2
     preset_t1: float = 0.0
     preset_t2: float = 0.0
-    strided: Span = Span()
-    pooled: Span = Span()
+    strided: Pair = Pair()
+    pooled: Pair = Pair()
     redilations: tuple[Redilation, ...] = ()
     damped: Span = Span()
     stages: tuple[Stage, ...] = ()
@@ -183,21 +196,11 @@ class Plan:
         """Whether guidance is changed for the whole pass."""
         return self.split_guidance != 1 or self.anchor > 0
 
-    @property
-    def strided_at(self) -> int:
-        """The input block with the strided downsampler: the first one of SD, the second one of SDXL."""
-        return self.unet.downs[1 if self.unet.family is Family.SDXL else 0]
-
-    @property
-    def pooled_at(self) -> int:
-        """The input block whose output is pooled: the first after the first downsampler."""
-        return self.unet.downs[0] + 1
-
     def sizes(self, *, strided: bool = False, pooled: bool = False, stage: Stage | None = None) -> FeatureSizes:
         """The feature sizes inside a UNet call in which the given pairs are active, or in that stage of a relay."""
         latent = stage.latent if stage else self.latent
         return feature_sizes(
-            self.unet, latent, self.strided_at if strided else None, self.pooled_at if pooled else None
+            self.unet, latent, self.strided.block if strided else None, self.pooled.block if pooled else None
         )
 
     def stage(self, schedule: Schedule, timestep: float) -> Stage | None:
@@ -214,6 +217,6 @@ class Plan:
 
     @property
     def _spans(self) -> list[Span]:
-        """When the parts that end are active."""
-        parts = [*self.redilations, *self.stages]
-        return [self.strided, self.pooled, self.damped, *(part.span for part in parts)]
+        """When what does not work for the whole pass does."""
+        ending = [self.strided, self.pooled, *self.redilations, *self.stages]
+        return [self.damped, *(one.span for one in ending)]

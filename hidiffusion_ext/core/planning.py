@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 
 from .options import Method, Options, Passes, Preset, Refused
-from .plan import Part, Plan, Task, WindowSite, is_large
+from .plan import Pair, Plan, Situation, Technique, WindowSite, is_large
 from .planning_hidiffusion import add_raunet
 from .planning_relay import add_relay
 from .planning_scalecrafter import add_redilation
@@ -28,39 +28,39 @@ PLANNERS = {
     Method.NATIVE_FIRST: add_raunet,
     Method.RELAY: add_relay,
 }
-"""(options, plan so far, task) -> the plan with what the method does in a pass. Native first makes other passes of a
-job; in them it is HiDiffusion."""
+"""(options, plan so far, situation) -> the plan with what the method does in a pass. Native first makes other passes of
+a job; in them it is HiDiffusion."""
 
 WORKS_BY = {
-    Method.HIDIFFUSION: Part.RAU_NET,
-    Method.SCALECRAFTER: Part.REDILATION,
-    Method.NATIVE_FIRST: Part.RAU_NET,
-    Method.RELAY: Part.RELAY,
+    Method.HIDIFFUSION: Technique.RAU_NET,
+    Method.SCALECRAFTER: Technique.REDILATION,
+    Method.NATIVE_FIRST: Technique.RAU_NET,
+    Method.RELAY: Technique.RELAY,
 }
 """What a method changes feature maps by."""
 
 
-def make_plan(options: Options, unet: UNetMap, latent: Size, task: Task = Task()) -> Plan:
+def make_plan(options: Options, unet: UNetMap, latent: Size, situation: Situation = Situation()) -> Plan:
     """The plan for one pass.
 
     Args:
         options: What the user asked for; `enabled` is not looked at.
         unet: The UNet's sites.
         latent: Latent (height, width) of the pass.
-        task: What else the host knows.
+        situation: What else the host knows.
 
     Raises:
         Refused: if the preset is for another model or method, or if everything asked for has to be left out.
     """
-    native = native_side(options, unet, task)
-    plan = Plan(unet, latent, native, window_shift=options.window_shift, over_picture=task.over_picture)
+    native = native_side(options, unet, situation)
+    plan = Plan(unet, latent, native, window_shift=options.window_shift, over_picture=situation.over_picture)
     height, width = latent[0] * CELL, latent[1] * CELL
 
     def nothing(reason: str) -> Plan:
         return dataclasses.replace(plan, reason=f"nothing: {reason}")
 
-    if options.passes is (Passes.FIRST if task.hires else Passes.HIRES):
-        which = "hires" if task.hires else "first"
+    if options.passes is (Passes.FIRST if situation.hires else Passes.HIRES):
+        which = "hires" if situation.hires else "first"
         return nothing(f"this is a {which} pass, Passes is {options.passes.value}")
     if not is_large((width, height), native):
         return dataclasses.replace(
@@ -68,28 +68,28 @@ def make_plan(options: Options, unet: UNetMap, latent: Size, task: Task = Task()
         )
     if options.preset is Preset.TURBO and unet.family is not Family.SDXL:
         raise Refused(f"the Turbo preset is for SDXL-Turbo, this model is {unet.family.value}")
-    planned = PLANNERS[options.method](options, plan, task)
-    left_out: list[Part] = []
-    if WORKS_BY[options.method] in task.conflicts and _changes_features(planned):
-        planned = dataclasses.replace(planned, strided=Span(), pooled=Span(), redilations=(), damped=Span(), stages=())
+    planned = PLANNERS[options.method](options, plan, situation)
+    left_out: list[Technique] = []
+    if WORKS_BY[options.method] in situation.conflicts and _changes_features(planned):
+        planned = dataclasses.replace(planned, strided=Pair(), pooled=Pair(), redilations=(), damped=Span(), stages=())
         left_out.append(WORKS_BY[options.method])
-    if planned.damped.end and Part.DAMPED_GUIDANCE in task.conflicts:
+    if planned.damped.end and Technique.DAMPED_GUIDANCE in situation.conflicts:
         planned = dataclasses.replace(planned, damped=Span())
-        left_out.append(Part.DAMPED_GUIDANCE)
+        left_out.append(Technique.DAMPED_GUIDANCE)
     windows: tuple[WindowSite, ...] = ()
     if options.msw_msa:
-        if Part.MSW_MSA in task.conflicts:
-            left_out.append(Part.MSW_MSA)
+        if Technique.MSW_MSA in situation.conflicts:
+            left_out.append(Technique.MSW_MSA)
         else:
             windows = finest_attentions(unet)
-    split, anchor = (options.split_guidance, options.anchor) if task.over_picture else (1.0, 0.0)
-    if split != 1 and Part.SPLIT_GUIDANCE in task.conflicts:
-        left_out.append(Part.SPLIT_GUIDANCE)
+    split, anchor = (options.split_guidance, options.anchor) if situation.over_picture else (1.0, 0.0)
+    if split != 1 and Technique.SPLIT_GUIDANCE in situation.conflicts:
+        left_out.append(Technique.SPLIT_GUIDANCE)
         split = 1.0
-    if anchor and Part.ANCHOR in task.conflicts:
-        left_out.append(Part.ANCHOR)
+    if anchor and Technique.ANCHOR in situation.conflicts:
+        left_out.append(Technique.ANCHOR)
         anchor = 0.0
-    reasons = tuple(f"{part.value} because {task.conflicts[part]}" for part in left_out)
+    reasons = tuple(f"{technique.value} because {situation.conflicts[technique]}" for technique in left_out)
     planned = dataclasses.replace(planned, windows=windows, left_out=reasons, split_guidance=split, anchor=anchor)
     if windows or planned.guides or _changes_features(planned):
         return planned
@@ -112,7 +112,7 @@ def without_effect(options: Options, plan: Plan) -> dict[str, str]:
             found |= dict.fromkeys(("dispersion", "damped_guidance"), "only with the preset 4x")
     else:
         found |= dict.fromkeys(("dispersion", "damped_guidance"), "only with the method ScaleCrafter")
-    if WORKS_BY[options.method] is not Part.RAU_NET:
+    if WORKS_BY[options.method] is not Technique.RAU_NET:
         found["rau_net"] = "only with the methods HiDiffusion and Native first"
     elif not options.rau_net:
         found |= dict.fromkeys(("t1", "t2"), "RAU-Net is off")
@@ -125,16 +125,16 @@ def without_effect(options: Options, plan: Plan) -> dict[str, str]:
 
 def _changes_features(plan: Plan) -> bool:
     """Whether a planner has anything of its method in the plan."""
-    return bool(plan.redilations or plan.stages or plan.strided.end or plan.pooled.end)
+    return bool(plan.redilations or plan.stages or plan.strided.span.end or plan.pooled.span.end)
 
 
-def native_side(options: Options, unet: UNetMap, task: Task) -> int:
+def native_side(options: Options, unet: UNetMap, situation: Situation) -> int:
     """Pixels per side that the model was made for; the arguments are `make_plan`'s."""
     if options.native_size:
         return options.native_size
     if options.preset is Preset.TURBO:
         return NATIVE_SIDE_TURBO
-    return NATIVE_SIDE_SD2_V if unet.family is Family.SD2 and task.v_prediction else NATIVE_SIDE[unet.family]
+    return NATIVE_SIDE_SD2_V if unet.family is Family.SD2 and situation.v_prediction else NATIVE_SIDE[unet.family]
 
 
 def finest_attentions(unet: UNetMap) -> tuple[WindowSite, ...]:

@@ -1,11 +1,11 @@
-"""HiDiffusion's presets (arXiv 2311.17528 and the official code): when the strided and the pooled pair are active."""
+"""HiDiffusion's presets (arXiv 2311.17528 and the official code): the strided and the pooled pair."""
 
 from __future__ import annotations
 
 import dataclasses
 
 from .options import Options, Preset
-from .plan import Plan, Task
+from .plan import Pair, Plan, Situation
 from .schedule import Span
 from .sizes import CELL
 from .unet_map import Family
@@ -30,7 +30,7 @@ T1_SDXL_CONTROLNET = 0.5
 """T1 of SDXL's 2x preset when a ControlNet guides the pass (official code)."""
 
 
-def add_raunet(options: Options, plan: Plan, task: Task) -> Plan:
+def add_raunet(options: Options, plan: Plan, situation: Situation) -> Plan:
     """The plan with RAU-Net, if it is switched on."""
     sdxl, enlargement = plan.unet.family is Family.SDXL, min(plan.latent) * CELL / plan.native
     preset = options.preset
@@ -39,12 +39,12 @@ def add_raunet(options: Options, plan: Plan, task: Task) -> Plan:
     elif preset is Preset.AUTO and (sdxl or enlargement <= X2_SIDES):
         preset = Preset.X2
     t1, t2 = _between(enlargement) if preset is Preset.AUTO else PRESETS[preset, sdxl]
-    if task.controlnet and preset is Preset.X2 and sdxl:
+    if situation.controlnet and preset is Preset.X2 and sdxl:
         t1 = T1_SDXL_CONTROLNET
     plan = dataclasses.replace(plan, preset=preset, preset_t1=t1, preset_t2=t2)
     if not options.rau_net:
         return plan
-    strided, pooled = _pairs(options.t1 or t1, options.t2 or t2, plan, task)
+    strided, pooled = _pairs(options.t1 or t1, options.t2 or t2, plan, situation)
     return dataclasses.replace(plan, strided=strided, pooled=pooled)
 
 
@@ -59,14 +59,16 @@ def _between(enlargement: float) -> tuple[float, float]:
     return t1, t2
 
 
-def _pairs(t1: float, t2: float, plan: Plan, task: Task) -> tuple[Span, Span]:
-    """When the strided and the pooled pair are active.
+def _pairs(t1: float, t2: float, plan: Plan, situation: Situation) -> tuple[Pair, Pair]:
+    """The strided and the pooled pair.
 
-    SD runs the strided pair until T1 and the pooled pair until T2, SDXL the other way round. Below 4x SDXL has the
-    aggressive start, except inpainting (9-channel) and Playground models; a T2 goes on from it, with both pairs.
+    The strided one has SD's first downsampler, SDXL's second one; the pooled one the block after the first. SD runs the
+    strided pair until T1 and the pooled pair until T2, SDXL the other way round. Below 4x SDXL has the aggressive
+    start, except inpainting (9-channel) and Playground models; a T2 goes on from it, with both pairs.
     """
+    first, second, *_ = plan.unet.downs
     if plan.unet.family is not Family.SDXL:
-        return Span(0, t1), Span(0, t2)
-    has_start = plan.preset is Preset.X2 and plan.unet.in_channels != 9 and not task.playground
+        return Pair(first, Span(0, t1)), Pair(first + 1, Span(0, t2))
+    has_start = plan.preset is Preset.X2 and plan.unet.in_channels != 9 and not situation.playground
     start = min(AGGRESSIVE_SHARE, t1) if has_start else 0.0
-    return Span(0, max(start, t2)), Span(0 if t2 else start, t1)
+    return Pair(second, Span(0, max(start, t2))), Pair(first + 1, Span(0 if t2 else start, t1))

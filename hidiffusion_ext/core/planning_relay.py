@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from .options import Options, Preset, Refused
-from .plan import Plan, Stage, Task
+from .plan import Plan, Situation, Stage
 from .schedule import DISCRETE, Span
 from .sizes import Size
 
@@ -27,7 +27,7 @@ CELLS = 8
 """A stage's sides are multiples of so many latent cells, which every UNet halves without a remainder."""
 
 
-def add_relay(options: Options, plan: Plan, task: Task) -> Plan:
+def add_relay(options: Options, plan: Plan, situation: Situation) -> Plan:
     """The plan with a relay.
 
     Raises:
@@ -54,7 +54,7 @@ def add_relay(options: Options, plan: Plan, task: Task) -> Plan:
     )
     kept = tuple(stage for stage in stages if stage.span.end > stage.span.start)
     return dataclasses.replace(
-        plan, preset=preset, preset_t1=preset_t1, preset_t2=preset_t2, stages=kept, v_prediction=task.v_prediction
+        plan, preset=preset, preset_t1=preset_t1, preset_t2=preset_t2, stages=kept, v_prediction=situation.v_prediction
     )
 
 

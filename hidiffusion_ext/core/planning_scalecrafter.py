@@ -11,7 +11,7 @@ import dataclasses
 from collections.abc import Iterator
 
 from .options import Options, Preset, Refused
-from .plan import Plan, Redilation, Task
+from .plan import Plan, Redilation, Situation
 from .schedule import Span
 from .sizes import CELL
 from .unet_map import Family
@@ -73,7 +73,7 @@ TAU = {
 with the official schedule. Between them on straight lines."""
 
 
-def add_redilation(options: Options, plan: Plan, task: Task) -> Plan:
+def add_redilation(options: Options, plan: Plan, situation: Situation) -> Plan:
     """The plan with re-dilation.
 
     Raises:

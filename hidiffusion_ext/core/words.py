@@ -5,12 +5,12 @@ from __future__ import annotations
 import itertools
 
 from .done import Done, Work
-from .plan import Part, Plan
+from .plan import Plan, Technique
 from .schedule import Schedule, Span
 from .sizes import CELL
 
 SETTLED = "the layout is settled where this pass begins"
-"""Why a part that works on a picture's layout has nothing to do in a pass that begins with little noise."""
+"""Why a technique that works on a picture's layout has nothing to do in a pass that begins with little noise."""
 
 WHOLE = Span(0, 1)
 """A whole pass."""
@@ -19,15 +19,15 @@ LAYERS_NOT_CALLED = "the model's own layers were not called one by one"
 LESS_NOISE = "the model was never called with the noise that it is for"
 NOT_GUIDED = "nothing was guided while it would have worked"
 NOT_MET = {
-    Part.RAU_NET: LAYERS_NOT_CALLED,
-    Part.REDILATION: LAYERS_NOT_CALLED,
-    Part.RELAY: LAYERS_NOT_CALLED,
-    Part.DAMPED_GUIDANCE: NOT_GUIDED,
-    Part.MSW_MSA: "self-attention was never given the picture as it is",
-    Part.SPLIT_GUIDANCE: NOT_GUIDED,
-    Part.ANCHOR: NOT_GUIDED,
+    Technique.RAU_NET: LAYERS_NOT_CALLED,
+    Technique.REDILATION: LAYERS_NOT_CALLED,
+    Technique.RELAY: LAYERS_NOT_CALLED,
+    Technique.DAMPED_GUIDANCE: NOT_GUIDED,
+    Technique.MSW_MSA: "self-attention was never given the picture as it is",
+    Technique.SPLIT_GUIDANCE: NOT_GUIDED,
+    Technique.ANCHOR: NOT_GUIDED,
 }
-"""Why a part that was planned was never done, as far as its own hooks can tell."""
+"""Why a technique that was planned was never done, as far as its own hooks can tell."""
 
 
 def describe(plan: Plan, schedule: Schedule | None = None, *, about: bool = False, done: Done | None = None) -> str:
@@ -53,54 +53,56 @@ def describe(plan: Plan, schedule: Schedule | None = None, *, about: bool = Fals
         steps = sorted({_end(work, span, schedule, done) for work, span in works} - {0})
         return ["about " * about + f"step {step}" for step in steps]
 
-    def not_done(part: Part, *spans: Span) -> None:
+    def not_done(technique: Technique, *spans: Span) -> None:
         if schedule and not any(schedule.steps_inside(span) for span in spans):
-            left_out.append(f"{part.value} because {SETTLED}")
+            left_out.append(f"{technique.value} because {SETTLED}")
         elif schedule and done and not done.cut_short:
             came = any(schedule.inside(span, done.most_called) for span in spans)
-            left_out.append(f"{part.value} because {NOT_MET[part] if came else LESS_NOISE}")
+            left_out.append(f"{technique.value} because {NOT_MET[technique] if came else LESS_NOISE}")
 
-    def whole(part: Part, work: Work, words: str) -> None:
-        """A part that works for the whole pass."""
+    def whole(technique: Technique, work: Work, words: str) -> None:
+        """A technique that works for the whole pass."""
         if done is None or schedule is None:
             parts.append(words)
         elif work in done.least:
             last = f" until step {schedule.begun(done.least[work])}{of}"
             parts.append(words + last * done.ended_before_the_pass(work))
         else:
-            not_done(part, WHOLE)
+            not_done(technique, WHOLE)
 
     for stage in plan.stages:
         if end := ends((Work.RELAY, stage.span)):
             width, height = stage.latent[1] * CELL, stage.latent[0] * CELL
-            parts.append(f"{Part.RELAY.value} at " * (not parts) + f"{width}x{height} until {end[0]}")
+            parts.append(f"{Technique.RELAY.value} at " * (not parts) + f"{width}x{height} until {end[0]}")
     if parts:
         parts[-1] += of
     elif plan.stages:
-        not_done(Part.RELAY, *(stage.span for stage in plan.stages))
-    pairs = (Work.STRIDED, plan.strided), (Work.POOLED, plan.pooled)
+        not_done(Technique.RELAY, *(stage.span for stage in plan.stages))
+    pairs = (Work.STRIDED, plan.strided.span), (Work.POOLED, plan.pooled.span)
     if end := ends(*pairs):
         stronger = f" (stronger until {end[0]})" if len(end) > 1 else ""
-        parts.append(f"{Part.RAU_NET.value} until {end[-1]}{of}{stronger}")
-    elif plan.strided.end or plan.pooled.end:
-        not_done(Part.RAU_NET, plan.strided, plan.pooled)
+        parts.append(f"{Technique.RAU_NET.value} until {end[-1]}{of}{stronger}")
+    elif plan.strided.span.end or plan.pooled.span.end:
+        not_done(Technique.RAU_NET, plan.strided.span, plan.pooled.span)
     dilated = [site.span for site in plan.redilations]
     if end := ends(*((Work.REDILATED, span) for span in dilated)):
         dispersed = " with dispersed convolution" if any(site.dispersed for site in plan.redilations) else ""
-        parts.append(f"{Part.REDILATION.value}{dispersed} until {end[-1]}{of}")
+        parts.append(f"{Technique.REDILATION.value}{dispersed} until {end[-1]}{of}")
     elif dilated:
-        not_done(Part.REDILATION, *dilated)
+        not_done(Technique.REDILATION, *dilated)
     if end := ends((Work.DAMPED, plan.damped)):
-        parts.append(f"{Part.DAMPED_GUIDANCE.value} until {end[-1]}{of}")
+        parts.append(f"{Technique.DAMPED_GUIDANCE.value} until {end[-1]}{of}")
     elif schedule and schedule.steps_inside(plan.damped):
-        not_done(Part.DAMPED_GUIDANCE, plan.damped)
+        not_done(Technique.DAMPED_GUIDANCE, plan.damped)
     if plan.windows:
         odd = _odd_windows(plan, schedule) if done is None else Work.ODD_WINDOWS in done.least
-        whole(Part.MSW_MSA, Work.WINDOWS, Part.MSW_MSA.value + " on resized odd feature maps" * odd)
+        whole(Technique.MSW_MSA, Work.WINDOWS, Technique.MSW_MSA.value + " on resized odd feature maps" * odd)
     if plan.split_guidance != 1:
-        whole(Part.SPLIT_GUIDANCE, Work.SPLIT_GUIDANCE, f"{Part.SPLIT_GUIDANCE.value} {plan.split_guidance:g}")
+        whole(
+            Technique.SPLIT_GUIDANCE, Work.SPLIT_GUIDANCE, f"{Technique.SPLIT_GUIDANCE.value} {plan.split_guidance:g}"
+        )
     if plan.anchor:
-        whole(Part.ANCHOR, Work.ANCHOR, f"{Part.ANCHOR.value} {plan.anchor:g}")
+        whole(Technique.ANCHOR, Work.ANCHOR, f"{Technique.ANCHOR.value} {plan.anchor:g}")
     if not parts and done is None:
         return f"nothing: {SETTLED}"
     return ", ".join([*parts, *(f"no {what}" for what in left_out)])
@@ -108,7 +110,8 @@ def describe(plan: Plan, schedule: Schedule | None = None, *, about: bool = Fals
 
 def _odd_windows(plan: Plan, schedule: Schedule | None) -> bool:
     """Whether windows meet a side they can cut in two only after resizing it, in any phase of the pass."""
-    due = [bool(schedule.steps_inside(span)) if schedule else span.end > 0 for span in (plan.strided, plan.pooled)]
+    spans = plan.strided.span, plan.pooled.span
+    due = [bool(schedule.steps_inside(span)) if schedule else span.end > 0 for span in spans]
     phases = itertools.product(*({False, is_due} for is_due in due))
     sizes = [plan.sizes(strided=strided, pooled=pooled) for strided, pooled in phases]
     return any(side % 2 for at in sizes for site in plan.windows for side in plan.window_size(site, at))

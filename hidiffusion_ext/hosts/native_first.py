@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 from modules import shared
@@ -88,6 +88,7 @@ def _second_pass(p: Any) -> tuple[int, float]:
     """
     usual = second_steps(p.steps)
 
+    @cache
     def begun(steps: int, strength: float) -> Schedule:
         second = in_hires_pass(p)
         second.hr_second_pass_steps, second.denoising_strength = steps, strength

@@ -5,11 +5,11 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
-from ..core import Options, Plan, Task, UNetMap, make_plan, map_unet, planning
-from ..core.plan import Part
+from ..core import Options, Plan, Situation, UNetMap, make_plan, map_unet, planning
+from ..core.plan import Technique
 from ..core.sizes import Size
+from .conflicts import conflicts
 from .model import Model, find_model
-from .neighbours import conflicts
 
 
 def plan_pass(p: Any, options: Options, latent: Size, *, hires: bool) -> tuple[Model, Plan]:
@@ -24,8 +24,8 @@ def plan_pass(p: Any, options: Options, latent: Size, *, hires: bool) -> tuple[M
     Raises:
         Refused: if this model cannot be patched, or not as asked or not beside what else is at work.
     """
-    model, unet_map, task = _found(p, hires=hires)
-    return model, make_plan(options, unet_map, latent, task)
+    model, unet_map, situation = _found(p, hires=hires)
+    return model, make_plan(options, unet_map, latent, situation)
 
 
 def native_side(p: Any, options: Options) -> int:
@@ -34,16 +34,16 @@ def native_side(p: Any, options: Options) -> int:
     Raises:
         Refused: if this model cannot be patched.
     """
-    _, unet_map, task = _found(p, hires=False)
-    return planning.native_side(options, unet_map, task)
+    _, unet_map, situation = _found(p, hires=False)
+    return planning.native_side(options, unet_map, situation)
 
 
-def _found(p: Any, *, hires: bool) -> tuple[Model, UNetMap, Task]:
+def _found(p: Any, *, hires: bool) -> tuple[Model, UNetMap, Situation]:
     """The model that is loaded now, its sites, and what else is known of a pass with it."""
     model = find_model(p)
     unet_map = map_unet(model.unet)
     is_playground = "playground" in model.name.casefold()
-    task = Task(
+    situation = Situation(
         hires,
         hires or hasattr(p, "init_images"),
         model.prediction == "v",
@@ -52,24 +52,24 @@ def _found(p: Any, *, hires: bool) -> tuple[Model, UNetMap, Task]:
         {
             **conflicts(model.unet, unet_map, model.transformer_options),
             **_unguided(p, hires=hires),
-            **({Part.RELAY: "this model predicts neither noise nor v"} if model.prediction == "other" else {}),
+            **({Technique.RELAY: "this model predicts neither noise nor v"} if model.prediction == "other" else {}),
         },
     )
-    return model, unet_map, task
+    return model, unet_map, situation
 
 
-def _unguided(p: Any, *, hires: bool) -> dict[Part, str]:
+def _unguided(p: Any, *, hires: bool) -> dict[Technique, str]:
     """What works on guidance and cannot in this pass, and why."""
-    found: dict[Part, str] = {}
+    found: dict[Technique, str] = {}
     sampler = getattr(p, "sampler", None)
     if goes_on_from_uncond(sampler):
-        found[Part.DAMPED_GUIDANCE] = "CFG++ goes on from the negative prompt as it was evaluated first"
+        found[Technique.DAMPED_GUIDANCE] = "CFG++ goes on from the negative prompt as it was evaluated first"
     if hasattr(sampler, "get_timesteps"):
-        found[Part.ANCHOR] = "this sampling method works with noise instead of clean estimates"
+        found[Technique.ANCHOR] = "this sampling method works with noise instead of clean estimates"
     scale = getattr(p, "hr_cfg", None) if hires else None  # the Forge family's, which its API sets to 1 by default
     if (scale or getattr(p, "cfg_scale", None)) == 1:
         found |= dict.fromkeys(
-            (Part.DAMPED_GUIDANCE, Part.SPLIT_GUIDANCE, Part.ANCHOR), "nothing is guided at CFG scale 1"
+            (Technique.DAMPED_GUIDANCE, Technique.SPLIT_GUIDANCE, Technique.ANCHOR), "nothing is guided at CFG scale 1"
         )
     return found
 

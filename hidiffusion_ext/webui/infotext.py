@@ -22,7 +22,7 @@ HIRES_PASS = "HiDiffusion hires"
 REFUSED = "HiDiffusion refused"
 VERSION = "HiDiffusion version"
 
-SETTING_KEYS = {name: f"HiDiffusion {setting.label}" for name, setting in SETTINGS.items() if name != "enabled"}
+SETTING_KEYS = {name: f"HiDiffusion {setting.key}" for name, setting in SETTINGS.items() if name != "enabled"}
 """Setting name -> infotext key; that HiDiffusion was enabled is told by the keys above."""
 
 ALL_KEYS = [FIRST_PASS, HIRES_PASS, REFUSED, *SETTING_KEYS.values(), VERSION]

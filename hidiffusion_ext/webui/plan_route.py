@@ -25,7 +25,7 @@ from ..core.options import SETTINGS, Setting, quoted
 from ..core.sizes import CELL
 from ..hosts.native_first import arrange
 from ..hosts.schedules import asked_schedule, hires_latent, hires_steps, in_hires_pass
-from .plan_view import Pass, view
+from .plan_view import PlannedPass, view
 
 PATH = "/hidiffusion/v1/plan"
 
@@ -135,13 +135,13 @@ def _answer(query: Mapping[str, str]) -> dict[str, Any]:
     return view(job, options, _two_passes(job), at_once)
 
 
-def _img2img_pass(job: Any) -> Pass:
+def _img2img_pass(job: Any) -> PlannedPass:
     job.init_images = ()
     size = int(job.width * job.scale_by), int(job.height * job.scale_by)
     return _pass("Picture", job, *size, *sd_samplers_common.setup_img2img_steps(job))
 
 
-def _two_passes(job: Any) -> list[Pass]:
+def _two_passes(job: Any) -> list[PlannedPass]:
     """The passes of a job with hires fix, in the sizes and steps that the host will give them."""
     processing.StableDiffusionProcessingTxt2Img.calculate_target_resolution(job)
     first = _pass("First pass", job, job.width, job.height, job.steps)
@@ -150,7 +150,7 @@ def _two_passes(job: Any) -> list[Pass]:
     return [first, _pass("Hires pass", second, width, height, *hires_steps(second))]
 
 
-def _pass(name: str, job: Any, width: int, height: int, steps: int, last_step: int | None = None) -> Pass:
+def _pass(name: str, job: Any, width: int, height: int, steps: int, last_step: int | None = None) -> PlannedPass:
     """One pass of a job.
 
     Args:
@@ -166,7 +166,7 @@ def _pass(name: str, job: Any, width: int, height: int, steps: int, last_step: i
         even = [999 * (1 - step / steps) for step in range(steps)] or [0.0]
         schedule, about = Schedule(even if last_step is None else even[-max(1, last_step + 1) :]), True
     strength = None if last_step is None else job.denoising_strength
-    return Pass(name, width, height, schedule, job.is_hr_pass, strength, about)
+    return PlannedPass(name, width, height, schedule, job.is_hr_pass, strength, about)
 
 
 def _loaded_model(name: str | None) -> Any:

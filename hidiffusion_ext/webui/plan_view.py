@@ -20,7 +20,7 @@ pictures are less true than enlarged native ones, a second pass's truer (docs/qu
 
 
 @dataclass(frozen=True)
-class Pass:
+class PlannedPass:
     """One sampling pass that a job will have.
 
     Attributes:
@@ -41,7 +41,7 @@ class Pass:
     about: bool = False
 
 
-def view(job: Any, options: Options, passes: list[Pass], at_once: Pass | None = None) -> dict[str, Any]:
+def view(job: Any, options: Options, passes: list[PlannedPass], at_once: PlannedPass | None = None) -> dict[str, Any]:
     """The plan of a job as plain JSON values; nothing is loaded and nothing is changed.
 
     Args:
@@ -88,7 +88,7 @@ def view(job: Any, options: Options, passes: list[Pass], at_once: Pass | None = 
                 "text": describe(plan, one.schedule, about=one.about),
                 "speed": _speed(speed_up(cost)) if active else "",
                 "speed_up": round(speed_up(cost), 2),
-                "work": [round(share, 3) for share in cost.steps],
+                "work": [round(share, 3) for share in cost.shares],
             }
         )
     plans = [plan for _, plan in planned]
@@ -126,7 +126,7 @@ def _preset_values(plans: list[Plan]) -> dict[str, str]:
     return notes
 
 
-def _latent(one: Pass) -> Size:
+def _latent(one: PlannedPass) -> Size:
     return max(1, one.height // CELL), max(1, one.width // CELL)
 
 

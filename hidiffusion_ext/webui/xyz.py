@@ -31,7 +31,7 @@ def _axis(make: Any, setting: Setting) -> Any:
     """One axis; numbers keep their type, for which the plot reads ranges such as 0.2-0.8 (+0.2)."""
     number = type(setting.default) in (int, float)
     return make(
-        f"[HiDiffusion] {setting.label}",
+        f"[HiDiffusion] {setting.key}",
         type(setting.default) if number else str,
         partial(_apply, setting),
         confirm=partial(_confirm, setting),

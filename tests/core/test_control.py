@@ -87,7 +87,7 @@ def test_every_residual_meets_its_features_while_raunet_is_active(family: Family
     expected_unpatched = call(unet, copied(made), STEPS - 1)
     schedule = Schedule(uniform_timesteps(STEPS))
     for step in range(STEPS):
-        strided, pooled = (step in schedule.steps_inside(span) for span in (plan.strided, plan.pooled))
+        strided, pooled = (step in schedule.steps_inside(pair.span) for pair in (plan.strided, plan.pooled))
         own = copied(made)
         run = Run(schedule)
         with hidiffusion(unet, plan, run):

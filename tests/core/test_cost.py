@@ -35,7 +35,7 @@ def shares(family: Family, options: Options) -> tuple[list[float], list[float]]:
     direct = operations(timesteps[0])
     with hidiffusion(unet, plan, Run(Schedule(timesteps))):
         seen = [operations(timesteps[step]) / direct for step in LOOKED_AT]
-    return [count(plan, Schedule(timesteps)).steps[step] for step in LOOKED_AT], seen
+    return [count(plan, Schedule(timesteps)).shares[step] for step in LOOKED_AT], seen
 
 
 @pytest.mark.parametrize("family", Family)
@@ -58,14 +58,14 @@ def test_counts_are_what_pytorch_counts(family: Family, options: Options) -> Non
 def test_damped_guidance_takes_a_third_row_for_two() -> None:
     unet_map = map_unet(tiny_unet())
     options = Options(method=Method.SCALECRAFTER, preset=Preset.X4, native_size=64, msw_msa=False)
-    steps = count(make_plan(options, unet_map, (32, 32)), Schedule(uniform_timesteps(STEPS))).steps
-    assert steps[0] == pytest.approx(1.5)
-    assert steps[-1] == 1
+    shares = count(make_plan(options, unet_map, (32, 32)), Schedule(uniform_timesteps(STEPS))).shares
+    assert shares[0] == pytest.approx(1.5)
+    assert shares[-1] == 1
 
 
 def test_nothing_planned_costs_nothing_more() -> None:
     plan = make_plan(Options(), map_unet(tiny_unet()), (64, 64))
-    assert count(plan, Schedule(uniform_timesteps(3))).steps == (1, 1, 1)
+    assert count(plan, Schedule(uniform_timesteps(3))).shares == (1, 1, 1)
 
 
 def test_a_job_is_as_fast_as_its_passes_together() -> None:

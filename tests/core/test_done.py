@@ -22,7 +22,7 @@ from hidiffusion_ext.core import (
     Plan,
     Run,
     Schedule,
-    Task,
+    Situation,
     Work,
     anchored,
     damped,
@@ -31,7 +31,7 @@ from hidiffusion_ext.core import (
     map_unet,
     split_guidance,
 )
-from hidiffusion_ext.core.plan import Part
+from hidiffusion_ext.core.plan import Technique
 from hidiffusion_ext.core.words import LAYERS_NOT_CALLED, LESS_NOISE, NOT_GUIDED, NOT_MET, describe
 
 STEPS = 5
@@ -47,7 +47,7 @@ OPTIONS = [
 
 
 def planned(family: Family, options: Options, latent: tuple[int, int] = LATENT) -> Plan:
-    return make_plan(options, map_unet(UNETS[family]), latent, Task(over_picture=True))
+    return make_plan(options, map_unet(UNETS[family]), latent, Situation(over_picture=True))
 
 
 def sample(
@@ -136,7 +136,7 @@ def test_windows_that_are_never_cut_are_not_claimed() -> None:
             stack.callback(hook(fewer, with_kwargs=True, prepend=True).remove)
         run = sample(Family.SD1, plan)
     told = describe(plan, run.schedule, done=run.done)
-    assert told == f"RAU-Net until step 2 of 5, no MSW-MSA because {NOT_MET[Part.MSW_MSA]}"
+    assert told == f"RAU-Net until step 2 of 5, no MSW-MSA because {NOT_MET[Technique.MSW_MSA]}"
 
 
 @pytest.mark.parametrize("options", OPTIONS[:5])

@@ -8,14 +8,24 @@ import pytest
 import torch
 from unets import tiny_unet
 
-from hidiffusion_ext.core import Evaluation, Options, Run, Schedule, Task, anchored, make_plan, map_unet, split_guidance
-from hidiffusion_ext.core.plan import Part
+from hidiffusion_ext.core import (
+    Evaluation,
+    Options,
+    Run,
+    Schedule,
+    Situation,
+    anchored,
+    make_plan,
+    map_unet,
+    split_guidance,
+)
+from hidiffusion_ext.core.plan import Technique
 from hidiffusion_ext.core.schedule import DISCRETE
 from hidiffusion_ext.core.split_guidance import low_pass, split
 from hidiffusion_ext.core.words import describe
 
 UNET = map_unet(tiny_unet())
-SECOND = Task(hires=True, over_picture=True)
+SECOND = Situation(hires=True, over_picture=True)
 
 
 def never() -> torch.Tensor:
@@ -84,7 +94,7 @@ def test_an_evaluation_of_another_size_than_the_reference_is_left_alone() -> Non
 
 def test_only_a_pass_over_a_picture_gets_them() -> None:
     options = Options(split_guidance=2.0, anchor=0.5)
-    first, second = (make_plan(options, UNET, (128, 128), task) for task in (Task(), SECOND))
+    first, second = (make_plan(options, UNET, (128, 128), situation) for situation in (Situation(), SECOND))
     assert (first.split_guidance, first.anchor, first.guides) == (1.0, 0.0, False)
     assert (second.split_guidance, second.anchor, second.guides) == (2.0, 0.5, True)
     weak = Schedule([300, 200, 100])
@@ -102,12 +112,12 @@ def test_they_are_enough_to_do_and_can_be_all_there_is() -> None:
 
 
 def test_an_anchor_that_a_sampler_cannot_have_is_left_out_and_said() -> None:
-    task = Task(hires=True, over_picture=True, conflicts={Part.ANCHOR: "it cannot"})
-    plan = make_plan(Options(anchor=1.0, split_guidance=2.0), UNET, (128, 128), task)
+    situation = Situation(hires=True, over_picture=True, conflicts={Technique.ANCHOR: "it cannot"})
+    plan = make_plan(Options(anchor=1.0, split_guidance=2.0), UNET, (128, 128), situation)
     assert (plan.anchor, plan.split_guidance) == (0.0, 2.0)
     assert "no anchor because it cannot" in describe(plan)
-    assert "anchor" not in describe(make_plan(Options(), UNET, (128, 128), task))
-    unguided = {Part.ANCHOR: "it cannot", Part.SPLIT_GUIDANCE: "it cannot"}
-    plan = make_plan(Options(split_guidance=2.0), UNET, (128, 128), dataclasses.replace(task, conflicts=unguided))
+    assert "anchor" not in describe(make_plan(Options(), UNET, (128, 128), situation))
+    unguided = {Technique.ANCHOR: "it cannot", Technique.SPLIT_GUIDANCE: "it cannot"}
+    plan = make_plan(Options(split_guidance=2.0), UNET, (128, 128), dataclasses.replace(situation, conflicts=unguided))
     assert not plan.guides
     assert describe(plan).endswith("no split guidance because it cannot")

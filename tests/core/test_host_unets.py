@@ -18,7 +18,7 @@ import pytest
 import torch
 from torch import nn
 
-from hidiffusion_ext.core import Family, Options, Run, Schedule, Task, hidiffusion, make_plan, map_unet
+from hidiffusion_ext.core import Family, Options, Run, Schedule, Situation, hidiffusion, make_plan, map_unet
 from hidiffusion_ext.core.sizes import feature_sizes
 
 STEPS = 10
@@ -226,7 +226,7 @@ def test_controlnet_works_while_raunet_is_active(
 ) -> None:
     unet_map = map_unet(unet)
     plan = make_plan(
-        Options.from_mapping({"native_size": 64, "preset": preset}), unet_map, latent, Task(controlnet=True)
+        Options.from_mapping({"native_size": 64, "preset": preset}), unet_map, latent, Situation(controlnet=True)
     )
     sizes = feature_sizes(unet_map, latent).skips
     channels: list[int] = []

@@ -20,7 +20,7 @@ from hidiffusion_ext.core import (
     Preset,
     Run,
     Schedule,
-    Task,
+    Situation,
     WindowShift,
     hidiffusion,
     make_plan,
@@ -40,7 +40,7 @@ class Case:
     family: Family
     official_name: str
     options: Options
-    task: Task = Task()
+    situation: Situation = Situation()
     in_channels: int = 4
     official_constants: dict = field(default_factory=dict)
 
@@ -67,7 +67,7 @@ CASES = {
     ),
     "SDXL-Turbo": Case(Family.SDXL, "stabilityai/sdxl-turbo", dataclasses.replace(PAPER, preset=Preset.TURBO)),
     "SDXL inpainting": Case(Family.SDXL, XL_INPAINTING, PAPER, in_channels=9),
-    "Playground": Case(Family.SDXL, XL_BASE, PAPER, task=Task(playground=True)),
+    "Playground": Case(Family.SDXL, XL_BASE, PAPER, situation=Situation(playground=True)),
 }
 
 
@@ -101,9 +101,9 @@ def compare(case: Case, latent: tuple[int, int], steps: range, total: int) -> No
     unet = tiny_unet(case.family, in_channels=case.in_channels, depth=depth, deep=depth, sized=True)
     theirs = diffusers_unet(unet, tiny_shape(case.family, depth, depth), case.in_channels)
     official.apply_hidiffusion(DiffusionPipeline(theirs, case.official_name, total))  # type: ignore[arg-type]
-    theirs.info["is_playground"] = case.task.playground  # the official code reads it from the pipeline's name
+    theirs.info["is_playground"] = case.situation.playground  # the official code reads it from the pipeline's name
 
-    plan = make_plan(case.options, map_unet(unet), latent, case.task)
+    plan = make_plan(case.options, map_unet(unet), latent, case.situation)
     timesteps = uniform_timesteps(total)
     generator = torch.Generator()
     with torch.inference_mode(), hidiffusion(unet, plan, Run(Schedule(timesteps), generator)):

@@ -13,25 +13,25 @@ from hidiffusion_ext.core import (
     Preset,
     Refused,
     Schedule,
+    Situation,
     Span,
-    Task,
     make_plan,
     map_unet,
 )
-from hidiffusion_ext.core.plan import Part
+from hidiffusion_ext.core.plan import Technique
 from hidiffusion_ext.core.words import describe
 
 MAPS = {family: map_unet(tiny_unet(family)) for family in Family}
 INPAINTING = map_unet(tiny_unet(Family.SDXL, in_channels=9))
 
 
-def plan(family: Family, width: int, height: int, task: Task = Task(), **options: object) -> Plan:
-    return make_plan(Options.from_mapping(options), MAPS[family], (height // 8, width // 8), task)
+def plan(family: Family, width: int, height: int, situation: Situation = Situation(), **options: object) -> Plan:
+    return make_plan(Options.from_mapping(options), MAPS[family], (height // 8, width // 8), situation)
 
 
 def steps(plan: Plan, total: int = 50) -> tuple[range, range]:
     schedule = Schedule(uniform_timesteps(total))
-    return schedule.steps_inside(plan.strided), schedule.steps_inside(plan.pooled)
+    return schedule.steps_inside(plan.strided.span), schedule.steps_inside(plan.pooled.span)
 
 
 @pytest.mark.parametrize("family", [Family.SD1, Family.SD2])
@@ -39,7 +39,7 @@ def test_sd_has_the_strided_pair_until_t1_and_the_pooled_pair_until_t2(family: F
     small, large = plan(family, 1024, 1024), plan(family, 2048, 2048)
     assert (small.preset, *steps(small)) == (Preset.X2, range(20), range(0))
     assert (large.preset, *steps(large)) == (Preset.X4, range(35), range(15))
-    assert (small.strided_at, small.pooled_at) == (3, 4)
+    assert (small.strided.block, small.pooled.block) == (3, 4)
     blocks = {(site.output, site.block) for site in small.windows}
     assert blocks == {(False, 1), (False, 2), (True, 9), (True, 10), (True, 11)}
 
@@ -48,14 +48,14 @@ def test_sdxl_starts_aggressively_below_4x_and_stacks_the_pairs_at_4x() -> None:
     small, large = plan(Family.SDXL, 2048, 2048), plan(Family.SDXL, 4096, 4096)
     assert (small.preset, *steps(small)) == (Preset.X2, range(8), range(8, 20))
     assert (large.preset, *steps(large)) == (Preset.X4, range(15), range(35))
-    assert (small.strided_at, small.pooled_at) == (6, 4)
+    assert (small.strided.block, small.pooled.block) == (6, 4)
     blocks = {(site.output, site.block) for site in small.windows}
     assert blocks == {(False, 4), (False, 5), (True, 3), (True, 4), (True, 5)}
 
 
 def test_inpainting_and_playground_models_are_spared_the_aggressive_start() -> None:
     inpainting = make_plan(Options(), INPAINTING, (256, 256))
-    playground = plan(Family.SDXL, 2048, 2048, Task(playground=True))
+    playground = plan(Family.SDXL, 2048, 2048, Situation(playground=True))
     assert steps(inpainting) == steps(playground) == (range(0), range(20))
 
 
@@ -72,10 +72,10 @@ def test_between_2x_and_4x_auto_goes_by_the_smaller_side(family: Family) -> None
     for side, t1, t2 in [(1024, 0.4, 0.0), (1280, 0.475, 0.075), (1536, 0.55, 0.15), (2048, 0.7, 0.3)]:
         made = plan(family, side, side + 512)
         assert (made.preset_t1, made.preset_t2) == pytest.approx((t1, t2))
-        assert (made.strided, made.pooled) == (Span(0, made.preset_t1), Span(0, made.preset_t2))
+        assert (made.strided.span, made.pooled.span) == (Span(0, made.preset_t1), Span(0, made.preset_t2))
     assert plan(family, 1536, 1536).preset is Preset.AUTO
     assert plan(family, 1536, 1536, preset="2x").preset_t1 == 0.4
-    assert plan(family, 1536, 1536, t2=0.5).pooled == Span(0, 0.5)
+    assert plan(family, 1536, 1536, t2=0.5).pooled.span == Span(0, 0.5)
 
 
 def test_one_small_side_is_enough_for_less_than_the_4x_preset() -> None:
@@ -104,7 +104,7 @@ def test_native_sizes_are_left_alone(family: Family, width: int, height: int, ac
 
 def test_the_native_size_is_768_for_sd2_v_models_and_what_the_user_says_for_others() -> None:
     assert plan(Family.SD2, 768, 768).active
-    assert not plan(Family.SD2, 768, 768, Task(v_prediction=True)).active
+    assert not plan(Family.SD2, 768, 768, Situation(v_prediction=True)).active
     assert plan(Family.SD1, 256, 256, native_size=128).active
     assert not plan(Family.SD1, 1024, 1024, native_size=1024).active
 
@@ -118,7 +118,7 @@ def test_passes_choose_between_first_and_hires() -> None:
         (Passes.HIRES, False, False),
         (Passes.HIRES, True, True),
     ]:
-        assert plan(Family.SD1, 1024, 1024, Task(hires=hires), passes=passes.value).active is active
+        assert plan(Family.SD1, 1024, 1024, Situation(hires=hires), passes=passes.value).active is active
 
 
 def test_switches_take_their_part_away() -> None:
@@ -152,10 +152,10 @@ def test_the_presets_own_thresholds_are_told_beside_ones_own() -> None:
     for made, values in [
         (plan(Family.SD1, 1024, 1024, t1=0.9), (0.4, 0.0)),
         (plan(Family.SD1, 2048, 2048, t2=0.9), (0.7, 0.3)),
-        (plan(Family.SDXL, 2048, 2048, Task(controlnet=True)), (0.5, 0.0)),
+        (plan(Family.SDXL, 2048, 2048, Situation(controlnet=True)), (0.5, 0.0)),
         (plan(Family.SD1, 1024, 1024, method="ScaleCrafter", t1=0.9), (0.6, 0.0)),
         (plan(Family.SD1, 1024, 1024, rau_net=False), (0.4, 0.0)),
-        (plan(Family.SDXL, 4096, 4096, Task(conflicts={Part.RAU_NET: "of a reason"})), (0.7, 0.3)),
+        (plan(Family.SDXL, 4096, 4096, Situation(conflicts={Technique.RAU_NET: "of a reason"})), (0.7, 0.3)),
     ]:
         assert (made.preset_t1, made.preset_t2) == values
 
@@ -204,7 +204,7 @@ def test_the_official_schedule_gets_the_official_steps_and_other_even_ones_at_mo
 
 
 def test_a_controlnet_keeps_sdxl_in_its_first_phase_for_longer() -> None:
-    guided = Task(controlnet=True)
+    guided = Situation(controlnet=True)
     assert steps(plan(Family.SDXL, 2048, 2048, guided)) == (range(8), range(8, 25))
     assert steps(plan(Family.SDXL, 4096, 4096, guided)) == steps(plan(Family.SDXL, 4096, 4096))
     assert steps(plan(Family.SDXL, 2048, 2048, guided, t1=0.3)) == (range(8), range(8, 15))

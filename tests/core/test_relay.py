@@ -8,9 +8,20 @@ import pytest
 import torch
 from unets import inputs, tiny_unet
 
-from hidiffusion_ext.core import Family, Options, Plan, Refused, Run, Schedule, Task, hidiffusion, make_plan, map_unet
+from hidiffusion_ext.core import (
+    Family,
+    Options,
+    Plan,
+    Refused,
+    Run,
+    Schedule,
+    Situation,
+    hidiffusion,
+    make_plan,
+    map_unet,
+)
 from hidiffusion_ext.core.cost import count
-from hidiffusion_ext.core.plan import Part
+from hidiffusion_ext.core.plan import Technique
 from hidiffusion_ext.core.planning import without_effect
 from hidiffusion_ext.core.relay import Call, enlarge, noise_kept, shrink
 from hidiffusion_ext.core.schedule import DISCRETE
@@ -21,10 +32,10 @@ SIZES = [((32, 32), (16, 16)), ((24, 48), (16, 32)), ((48, 40), (16, 16)), ((136
 EVEN = [999.0 * (1 - step / 10) for step in range(10)]
 
 
-def relay(size: int = 128, task: Task = Task(), **options: Any) -> Plan:
+def relay(size: int = 128, situation: Situation = Situation(), **options: Any) -> Plan:
     """A plan for a square picture by a model made for 64x64."""
     asked = Options.from_mapping({"native_size": 64, "method": "Relay", **options})
-    return make_plan(asked, map_unet(UNET), (size // 8, size // 8), task)
+    return make_plan(asked, map_unet(UNET), (size // 8, size // 8), situation)
 
 
 @pytest.mark.parametrize(("large", "small"), SIZES)
@@ -108,7 +119,7 @@ def test_from_three_times_the_side_on_there_is_a_stage_between() -> None:
         (32, 32),
     ]
     assert describe(plan, Schedule(EVEN)).startswith("relay at 64x64 until step 5, 128x128 until step 8 of 10, MSW-MSA")
-    shares = count(plan, Schedule(EVEN)).steps
+    shares = count(plan, Schedule(EVEN)).shares
     assert shares[0] < shares[5] < shares[8] < 1
     assert relay(256).preset_t2 < relay(256).preset_t1
 
@@ -121,17 +132,17 @@ def test_the_layout_of_fewer_cells_is_settled_at_less_noise() -> None:
 
 
 def test_a_pass_that_begins_with_little_noise_has_no_relay() -> None:
-    plan = relay(t1=0.3, task=Task(hires=True, over_picture=True))
+    plan = relay(t1=0.3, situation=Situation(hires=True, over_picture=True))
     late = Schedule([400, 300, 200, 100])
     assert describe(plan, late) == "MSW-MSA, no relay because the layout is settled where this pass begins"
     assert called(plan, 400, schedule=late)[1] == ((16, 16), 400)
 
 
 def test_what_a_relay_cannot_live_with_leaves_it_out() -> None:
-    task = Task(conflicts={Part.RELAY: "a ControlNet is at work"})
-    assert describe(relay(task=task)) == "MSW-MSA, no relay because a ControlNet is at work"
+    situation = Situation(conflicts={Technique.RELAY: "a ControlNet is at work"})
+    assert describe(relay(situation=situation)) == "MSW-MSA, no relay because a ControlNet is at work"
     with pytest.raises(Refused, match="no relay because"):
-        relay(task=task, msw_msa=False)
+        relay(situation=situation, msw_msa=False)
     with pytest.raises(Refused, match="HiDiffusion"):
         make_plan(
             Options.from_mapping({"method": "Relay", "preset": "Turbo"}), map_unet(tiny_unet(Family.SDXL)), (256, 256)

@@ -76,7 +76,7 @@ def test_clips_of_any_size_are_changed_until_their_step_and_then_nothing_is_left
     plan = video_plan(unet, latent, {**options, "msw_msa": False})
     modules, timesteps = list(unet.modules()), uniform_timesteps(STEPS)
     x, context = inputs(latent, batch=2 * FRAMES)
-    last = max(span.end for span in (plan.strided, plan.pooled, *(site.span for site in plan.redilations)))
+    last = max(one.span.end for one in (plan.strided, plan.pooled, *plan.redilations))
     run = Run(Schedule(timesteps))
     with torch.inference_mode():
         direct = {t: unet(x, torch.full((len(x),), t), context=context) for t in timesteps}

@@ -112,7 +112,7 @@ def test_raunet_adds_one_resize_and_works_below_as_at_half_the_size() -> None:
     for index in range(len(plan.unet.inputs)):
         works_at = full if index in at_the_finest else half
         expected += works_at[f"input_blocks.{index}"] + works_at[f"output_blocks.{plan.unet.partner(index)}"]
-    brings_back = plan.unet.outputs[plan.unet.partner(plan.strided_at)].up  # in a coarser block, at the finest size
+    brings_back = plan.unet.outputs[plan.unet.partner(plan.strided.block)].up  # in a coarser block, at the finest size
     assert brings_back is not None
     expected += full[brings_back] - half[brings_back]
     assert multiplications(unet, LATENT, patched(unet, plan))[""] == expected

@@ -233,7 +233,7 @@ def test_every_setting_has_an_axis(host: Host) -> None:
     for info in host.webui.call("/sdapi/v1/script-info"):
         if info["name"] == "x/y/z plot":
             labels = [label for label in info["args"][0]["choices"] if label.startswith("[HiDiffusion] ")]
-            assert labels == [f"[HiDiffusion] {setting.label}" for setting in SETTINGS.values()]
+            assert labels == [f"[HiDiffusion] {setting.key}" for setting in SETTINGS.values()]
 
 
 def test_the_cells_of_an_xyz_plot_are_the_pictures_of_single_jobs(host: Host) -> None:

@@ -60,6 +60,25 @@ def test_pasting_restores_the_panel_exactly(page: Page, value: Options, hires: b
     assert panel == {name: plain(getattr(value, name)) for name in SETTINGS} | {"enabled": True}
 
 
+def test_the_keys_in_pictures_stay_as_they_are() -> None:
+    """Pictures made by earlier versions are read with them, whatever the controls are called now."""
+    assert [key.removeprefix("HiDiffusion ") for key in infotext.SETTING_KEYS.values()] == [
+        "Method",
+        "RAU-Net",
+        "MSW-MSA",
+        "Dispersed convolution",
+        "Noise-damped guidance",
+        "Preset",
+        "T1",
+        "T2",
+        "Passes",
+        "Native size",
+        "Window shift",
+        "Split guidance",
+        "Anchor",
+    ]
+
+
 def test_only_what_is_not_default_is_written() -> None:
     params: dict[str, object] = {}
     infotext.write_active(params, Options(enabled=True), "MSW-MSA", hires=True)

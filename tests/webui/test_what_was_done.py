@@ -12,7 +12,7 @@ import torch
 from job_host import HIRES, SCALECRAFTER, Host
 from torch import nn
 
-from hidiffusion_ext.core.plan import Part
+from hidiffusion_ext.core.plan import Technique
 from hidiffusion_ext.core.words import LAYERS_NOT_CALLED, NOT_GUIDED, NOT_MET
 from hidiffusion_ext.webui.account import NEVER_CALLED, TILED
 from hidiffusion_ext.webui.script import NO_PASS
@@ -64,7 +64,7 @@ def merged_tokens() -> Iterator[None]:
 
 
 def test_windows_that_are_never_cut(host: Host) -> None:
-    reason = f"no MSW-MSA because {NOT_MET[Part.MSW_MSA]}"
+    reason = f"no MSW-MSA because {NOT_MET[Technique.MSW_MSA]}"
     with merged_tokens():
         plain, _, _ = host.job()
         pictures, noted, _ = host.job({})
@@ -91,7 +91,7 @@ def test_a_unet_that_is_called_as_a_whole(host: Host, monkeypatch: pytest.Monkey
     plain, _, _ = host.job()
     pictures, noted, _ = host.job({})
     assert pictures == plain
-    told = f"no RAU-Net because {LAYERS_NOT_CALLED}, no MSW-MSA because {NOT_MET[Part.MSW_MSA]}"
+    told = f"no RAU-Net because {LAYERS_NOT_CALLED}, no MSW-MSA because {NOT_MET[Technique.MSW_MSA]}"
     assert noted == {"HiDiffusion refused": told}
 
 

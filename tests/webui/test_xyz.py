@@ -17,7 +17,7 @@ from hidiffusion_ext.webui import xyz
 from modules import scripts
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-LABELS = [f"[HiDiffusion] {setting.label}" for setting in SETTINGS.values()]
+LABELS = [f"[HiDiffusion] {setting.key}" for setting in SETTINGS.values()]
 
 
 def axes() -> list[Any]:

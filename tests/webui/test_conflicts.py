@@ -23,14 +23,14 @@ from hidiffusion_ext.core import (
     Refused,
     Run,
     Schedule,
-    Task,
+    Situation,
     hidiffusion,
     make_plan,
     map_unet,
 )
-from hidiffusion_ext.core.plan import Part
+from hidiffusion_ext.core.plan import Technique
 from hidiffusion_ext.core.words import describe
-from hidiffusion_ext.hosts.neighbours import IN_FEATURES, IN_SELF_ATTENTION, conflicts
+from hidiffusion_ext.hosts.conflicts import IN_FEATURES, IN_SELF_ATTENTION, conflicts
 from ldm_unet import LdmUNet
 from modules import script_callbacks, shared
 
@@ -150,13 +150,13 @@ def test_windows_give_way_and_it_is_said_why(apply: Callable[[LdmUNet], None], r
     unet = tiny_unet()
     apply(unet)
     found = conflicts(unet, map_unet(unet), {})
-    assert found.pop(Part.RELAY, None) == (CONTROLNET if apply is reference else None)
-    assert found == {Part.MSW_MSA: reason}
-    task = Task(conflicts=found)
-    plan = make_plan(Options(native_size=64), map_unet(unet), LATENT, task)
+    assert found.pop(Technique.RELAY, None) == (CONTROLNET if apply is reference else None)
+    assert found == {Technique.MSW_MSA: reason}
+    situation = Situation(conflicts=found)
+    plan = make_plan(Options(native_size=64), map_unet(unet), LATENT, situation)
     assert describe(plan, Schedule(uniform_timesteps(10))) == f"RAU-Net until step 4 of 10, no MSW-MSA because {reason}"
     with pytest.raises(Refused, match=f"^no MSW-MSA because {reason}$"):
-        make_plan(Options(native_size=64, rau_net=False), map_unet(unet), LATENT, task)
+        make_plan(Options(native_size=64, rau_net=False), map_unet(unet), LATENT, situation)
     x, context = inputs(LATENT)
     t = torch.tensor([999.0])
     torch.manual_seed(0)
@@ -179,7 +179,7 @@ def test_what_is_there_but_not_at_work_is_no_conflict(name: str) -> None:
         unet = tiny_unet()
         apply(unet)
         found = conflicts(unet, map_unet(unet), {})
-        found.pop(Part.RELAY, None)  # some other ControlNet is at work in one of them
+        found.pop(Technique.RELAY, None)  # some other ControlNet is at work in one of them
         assert found == {}
         plan = make_plan(Options(native_size=64), map_unet(unet), LATENT)
         with torch.inference_mode(), hidiffusion(unet, plan, Run(Schedule(uniform_timesteps(10)))):
@@ -188,8 +188,8 @@ def test_what_is_there_but_not_at_work_is_no_conflict(name: str) -> None:
         assert torch.equal(*pictures)
 
 
-@pytest.mark.parametrize(("limit", "found"), [(1, {}), (2, {Part.MSW_MSA: "token merging is on"})])
-def test_token_merging_that_stops_above_the_windows_is_no_conflict(limit: int, found: dict[Part, str]) -> None:
+@pytest.mark.parametrize(("limit", "found"), [(1, {}), (2, {Technique.MSW_MSA: "token merging is on"})])
+def test_token_merging_that_stops_above_the_windows_is_no_conflict(limit: int, found: dict[Technique, str]) -> None:
     unet = tiny_unet(Family.SDXL)
     merge_tokens(unet, ratio=0.5, max_downsample=limit)
     assert conflicts(unet, map_unet(unet), {}) == found
@@ -202,7 +202,9 @@ def test_token_merging_taken_off_while_the_unet_is_patched() -> None:
     with torch.inference_mode():
         before = unet(x, t, context=context)
         merge_tokens(unet, ratio=0.5)
-        plan = make_plan(Options(native_size=64), map_unet(unet), LATENT, Task(conflicts={Part.MSW_MSA: "it is on"}))
+        plan = make_plan(
+            Options(native_size=64), map_unet(unet), LATENT, Situation(conflicts={Technique.MSW_MSA: "it is on"})
+        )
         with hidiffusion(unet, plan, Run(Schedule(uniform_timesteps(10)))):
             tomesd.remove_patch(model_of(unet))
             unet(x, t, context=context)
@@ -223,7 +225,7 @@ def test_token_merging_taken_off_while_the_unet_is_patched() -> None:
 )
 def test_what_the_forge_family_is_asked_to_do_in_self_attention(options: dict[str, Any], conflict: str) -> None:
     unet = tiny_unet()
-    assert conflicts(unet, map_unet(unet), options).get(Part.MSW_MSA, "") == conflict
+    assert conflicts(unet, map_unet(unet), options).get(Technique.MSW_MSA, "") == conflict
 
 
 class PatchModelAddDownscale:
@@ -254,7 +256,9 @@ class PatchModelAddDownscale:
 def test_deep_shrink_is_recognised(patches: dict[str, Any], conflict: str) -> None:
     unet = tiny_unet()
     found = conflicts(unet, map_unet(unet), {"patches": patches})
-    assert found == (dict.fromkeys((Part.RAU_NET, Part.REDILATION, Part.RELAY), conflict) if conflict else {})
+    assert found == (
+        dict.fromkeys((Technique.RAU_NET, Technique.REDILATION, Technique.RELAY), conflict) if conflict else {}
+    )
 
 
 @pytest.mark.parametrize(
@@ -268,22 +272,22 @@ def test_deep_shrink_is_recognised(patches: dict[str, Any], conflict: str) -> No
 )
 def test_what_does_the_same_job_is_left_alone(options: Options, described: str) -> None:
     unet_map = map_unet(tiny_unet())
-    both = dict.fromkeys((Part.RAU_NET, Part.REDILATION), "Deep Shrink is on")
-    plan = make_plan(options, unet_map, LATENT, Task(conflicts=both))
+    both = dict.fromkeys((Technique.RAU_NET, Technique.REDILATION), "Deep Shrink is on")
+    plan = make_plan(options, unet_map, LATENT, Situation(conflicts=both))
     assert describe(plan, Schedule(uniform_timesteps(10))) == described
-    assert not plan.strided.end
-    assert not plan.pooled.end
+    assert not plan.strided.span.end
+    assert not plan.pooled.span.end
     assert not plan.redilations
     assert not plan.damped.end
 
 
 def test_both_conflicts_at_once_leave_nothing() -> None:
-    task = Task(conflicts={Part.RAU_NET: "Deep Shrink is on", Part.MSW_MSA: "HyperTile is on"})
+    situation = Situation(conflicts={Technique.RAU_NET: "Deep Shrink is on", Technique.MSW_MSA: "HyperTile is on"})
     both = "no RAU-Net because Deep Shrink is on, no MSW-MSA because HyperTile is on"
     with pytest.raises(Refused, match=f"^{both}$"):
-        make_plan(Options(native_size=64), map_unet(tiny_unet()), LATENT, task)
+        make_plan(Options(native_size=64), map_unet(tiny_unet()), LATENT, situation)
     with pytest.raises(Refused, match=r"^no RAU-Net because Deep Shrink is on$"):
-        make_plan(Options(native_size=64, msw_msa=False), map_unet(tiny_unet()), LATENT, task)
+        make_plan(Options(native_size=64, msw_msa=False), map_unet(tiny_unet()), LATENT, situation)
 
 
 LLLITE = "a ControlLLLite model is in use"
@@ -303,7 +307,7 @@ def test_raunet_leaves_the_sizes_to_control_lllite(block: int, attention: str, m
     unet_map = map_unet(unet)
     control_lllite(unet, block, attention)
     options = Options(native_size=64, method=method, damped_guidance=False)
-    plan = make_plan(options, unet_map, LATENT, Task(conflicts=conflicts(unet, unet_map, {})))
+    plan = make_plan(options, unet_map, LATENT, Situation(conflicts=conflicts(unet, unet_map, {})))
     assert describe(plan, Schedule(uniform_timesteps(10))) == described
     passes_through(unet, plan)
 
@@ -338,8 +342,10 @@ def load_control_net_lllite_patch() -> Any:
 def test_control_lllite_on_the_forge_family(attention: str) -> None:
     unet = tiny_unet()
     found = conflicts(unet, map_unet(unet), {"patches": {f"{attention}_patch": [load_control_net_lllite_patch()]}})
-    assert found.pop(Part.MSW_MSA, "") == ("another extension changes self-attention" if attention == "attn1" else "")
-    assert found == {Part.RAU_NET: LLLITE, Part.RELAY: LLLITE}
+    assert found.pop(Technique.MSW_MSA, "") == (
+        "another extension changes self-attention" if attention == "attn1" else ""
+    )
+    assert found == {Technique.RAU_NET: LLLITE, Technique.RELAY: LLLITE}
 
 
 @pytest.mark.parametrize(
@@ -359,7 +365,7 @@ def test_a_lora_computed_beside_a_downsampler(
     monkeypatch.setitem(shared.opts.data, "lora_functional", functional)
     lora = SimpleNamespace(modules={layer: object()})
     monkeypatch.setitem(sys.modules, "networks", SimpleNamespace(loaded_networks=[lora]))
-    assert set(conflicts(unet, map_unet(unet), {})) == ({Part.RAU_NET} if conflict else set())
+    assert set(conflicts(unet, map_unet(unet), {})) == ({Technique.RAU_NET} if conflict else set())
 
 
 class KohyaHiresFix:
@@ -379,7 +385,9 @@ def test_deep_shrink_on_a1111() -> None:
         found = conflicts(unet, map_unet(unet), {})
     finally:
         script_callbacks.callback_map["callbacks_cfg_denoiser"].pop()
-    assert found == dict.fromkeys((Part.RAU_NET, Part.REDILATION, Part.RELAY), "Deep Shrink (Kohya HRFix) is on")
+    assert found == dict.fromkeys(
+        (Technique.RAU_NET, Technique.REDILATION, Technique.RELAY), "Deep Shrink (Kohya HRFix) is on"
+    )
     assert conflicts(unet, map_unet(unet), {}) == {}
 
 
@@ -457,12 +465,12 @@ def self_attention_guidance(unet: LdmUNet) -> None:
     attention.forward = forward
 
 
-RAU_NET, BOTH = {Part.RAU_NET, Part.RELAY}, {Part.RAU_NET, Part.REDILATION, Part.RELAY}
-TABLE: dict[str, tuple[Callable[[LdmUNet], Any], set[Part]]] = {
+RAU_NET, BOTH = {Technique.RAU_NET, Technique.RELAY}, {Technique.RAU_NET, Technique.REDILATION, Technique.RELAY}
+TABLE: dict[str, tuple[Callable[[LdmUNet], Any], set[Technique]]] = {
     "another extension resizes features, too": (another_port, BOTH),
     "an IP-Adapter has an effective region mask": (masked_adapter, RAU_NET),
     "another extension reads self-attention in the middle block": (self_attention_guidance, RAU_NET),
-    "another extension has put its own self-attention in place": (frames, {Part.MSW_MSA}),
+    "another extension has put its own self-attention in place": (frames, {Technique.MSW_MSA}),
 }
 HAVE_TESTS_ABOVE = {
     CONTROLNET,
@@ -478,13 +486,15 @@ def test_everything_that_something_gives_way_to_is_tried() -> None:
 
 
 @pytest.mark.parametrize(("reason", "apply", "parts"), [(reason, *row) for reason, row in TABLE.items()])
-def test_what_cannot_work_together_is_left_out(reason: str, apply: Callable[[LdmUNet], Any], parts: set[Part]) -> None:
+def test_what_cannot_work_together_is_left_out(
+    reason: str, apply: Callable[[LdmUNet], Any], parts: set[Technique]
+) -> None:
     unet = tiny_unet()
     unet_map = map_unet(unet)
     options = apply(unet) or {}
     found = conflicts(unet, unet_map, options)
     assert found == dict.fromkeys(parts, reason)
-    plan = make_plan(Options(native_size=64), unet_map, LATENT, Task(conflicts=found))
+    plan = make_plan(Options(native_size=64), unet_map, LATENT, Situation(conflicts=found))
     assert f"because {reason}" in describe(plan)
 
 
@@ -495,8 +505,8 @@ def test_raunet_would_break_them(apply: Callable[[LdmUNet], None], latent: tuple
     unet_map = map_unet(unet)
     with pytest.raises(RuntimeError):
         passes_through(unet, make_plan(Options(native_size=64), unet_map, latent))
-    task = Task(conflicts=conflicts(unet, unet_map, {}))
-    passes_through(unet, make_plan(Options(native_size=64), unet_map, latent, task))
+    situation = Situation(conflicts=conflicts(unet, unet_map, {}))
+    passes_through(unet, make_plan(Options(native_size=64), unet_map, latent, situation))
 
 
 def test_windows_would_mix_frames() -> None:
@@ -512,7 +522,7 @@ def test_windows_would_mix_frames() -> None:
             return unet(latent, torch.full((4,), 1.0), context=context)[:2]
 
     alone = make_plan(Options(native_size=64), unet_map, LATENT)
-    kept = make_plan(Options(native_size=64), unet_map, LATENT, Task(conflicts=conflicts(unet, unet_map, {})))
+    kept = make_plan(Options(native_size=64), unet_map, LATENT, Situation(conflicts=conflicts(unet, unet_map, {})))
     assert torch.allclose(first_pair(kept, x), first_pair(kept, other), atol=1e-5)
     plain = make_plan(Options(native_size=4096), unet_map, LATENT)
     assert torch.allclose(first_pair(kept, x), first_pair(plain, x), atol=1e-5)

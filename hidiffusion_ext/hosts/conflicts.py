@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from torch import nn
 
 from ..core import UNetMap
-from ..core.plan import Part
+from ..core.plan import Technique
 from ..core.planning import finest_attentions
 from .model import is_controlled
 
@@ -34,7 +34,7 @@ CONTROL_LLLITE = ".control_net_lllite_patch"
 """The Forge family's class of what ControlLLLite adds before attentions, under its name in ComfyUI."""
 
 
-def conflicts(unet: nn.Module, unet_map: UNetMap, transformer_options: Mapping[str, Any]) -> dict[Part, str]:
+def conflicts(unet: nn.Module, unet_map: UNetMap, transformer_options: Mapping[str, Any]) -> dict[Technique, str]:
     """What has to be left out of the coming pass, and why, in a few words for the user.
 
     Args:
@@ -44,13 +44,13 @@ def conflicts(unet: nn.Module, unet_map: UNetMap, transformer_options: Mapping[s
             that change what goes into every attention (token merging, ControlLLLite), and functions that take the place
             of single ones (StyleAlign, reference), by (part, block, ...).
     """
-    found: dict[Part, str] = {}
+    found: dict[Technique, str] = {}
     everything = Everything(unet, unet_map, transformer_options)
     for reason, (parts, is_there) in IN_FEATURES.items():
         if is_there(everything):
             found = {**dict.fromkeys(parts, reason), **found}
     if reason := _windows_conflict(unet, unet_map, transformer_options):
-        found[Part.MSW_MSA] = reason
+        found[Technique.MSW_MSA] = reason
     return found
 
 
@@ -142,12 +142,12 @@ def _windows_conflict(unet: nn.Module, unet_map: UNetMap, transformer_options: M
         attention = unet.get_submodule(site.attention)
         block = unet.get_submodule(site.attention.rpartition(".")[0])
         for reason, is_there in IN_SELF_ATTENTION.items():
-            if is_there(Place(unet, block, attention, scale)):
+            if is_there(SelfAttention(unet, block, attention, scale)):
                 return reason
     return ""
 
 
-class Place(NamedTuple):
+class SelfAttention(NamedTuple):
     """A self-attention (attn1), its transformer block, their UNet, and the cells per feature and side there."""
 
     unet: Any
@@ -156,62 +156,71 @@ class Place(NamedTuple):
     scale: int
 
 
-def _merges_tokens(place: Place) -> bool:
+def _merges_tokens(site: SelfAttention) -> bool:
     """tomesd: every block gets another class, knows the settings, and merges if it is not coarser than they allow.
 
     When it is taken off the class goes and the settings stay.
     """
-    if type(place.block).__name__ != "ToMeBlock":
+    if type(site.block).__name__ != "ToMeBlock":
         return False
-    settings = place.block._tome_info["args"]
-    return settings["ratio"] > 0 and settings["merge_attn"] and place.scale <= settings["max_downsample"]
+    settings = site.block._tome_info["args"]
+    return settings["ratio"] > 0 and settings["merge_attn"] and site.scale <= settings["max_downsample"]
 
 
-def _tiles(place: Place) -> bool:
+def _tiles(site: SelfAttention) -> bool:
     """A1111's built-in HyperTile: stays on the module for ever once used, and says there whether it is on."""
-    return getattr(getattr(place.attention, HYPERTILE, None), "enabled", False)
+    return getattr(getattr(site.attention, HYPERTILE, None), "enabled", False)
 
 
-def _adds_to_projections(place: Place) -> bool:
+def _adds_to_projections(site: SelfAttention) -> bool:
     """ControlLLLite: adds a picture of the whole feature map to queries, keys or values."""
-    projections = (getattr(place.attention, name, None) for name in ("to_q", "to_k", "to_v"))
+    projections = (getattr(site.attention, name, None) for name in ("to_q", "to_k", "to_v"))
     return any(getattr(projection, "lllite_list", None) for projection in projections)
 
 
-def _looks_at_other_pictures(place: Place) -> bool:
+def _looks_at_other_pictures(site: SelfAttention) -> bool:
     """sd-webui-controlnet's reference and style-align modes: self-attention also over another picture's tokens.
 
     It keeps the block's own forward beside the one it puts in its place. The latter stays until its next job without
     these modes; between jobs it attends as the own one does.
     """
-    own = getattr(place.block, "_original_inner_forward_cn_hijack", None)
-    return own is not None and place.block._forward != own and is_controlled(place.unet)
+    own = getattr(site.block, "_original_inner_forward_cn_hijack", None)
+    return own is not None and site.block._forward != own and is_controlled(site.unet)
 
 
-def _is_another_module(place: Place) -> bool:
+def _is_another_module(site: SelfAttention) -> bool:
     """LayerDiffuse's joint modes (SD1.5) put a module in the place of each attention that also attends from one frame
     of the batch to the other, cell by cell; the hosts' own all have these projections.
     """
-    return not all(hasattr(place.attention, name) for name in ("to_q", "to_k", "to_v", "to_out"))
+    return not all(hasattr(site.attention, name) for name in ("to_q", "to_k", "to_v", "to_out"))
 
 
 LLLITE_IN_USE = "a ControlLLLite model is in use"
 
-IN_FEATURES: dict[str, tuple[tuple[Part, ...], Callable[[Everything], bool]]] = {
-    "a ControlNet is at work, whose picture has one size": ((Part.RELAY,), lambda found: is_controlled(found.unet)),
-    "Deep Shrink (Kohya HRFix) is on": ((Part.RAU_NET, Part.REDILATION, Part.RELAY), _shrinks_features),
-    "another extension resizes features, too": ((Part.RAU_NET, Part.REDILATION, Part.RELAY), _resizes_features),
-    LLLITE_IN_USE: ((Part.RAU_NET, Part.RELAY), _adds_to_tokens),
-    "an IP-Adapter has an effective region mask": ((Part.RAU_NET, Part.RELAY), _masks_regions),
-    "another extension reads self-attention in the middle block": ((Part.RAU_NET, Part.RELAY), _reads_the_middle),
+IN_FEATURES: dict[str, tuple[tuple[Technique, ...], Callable[[Everything], bool]]] = {
+    "a ControlNet is at work, whose picture has one size": (
+        (Technique.RELAY,),
+        lambda found: is_controlled(found.unet),
+    ),
+    "Deep Shrink (Kohya HRFix) is on": ((Technique.RAU_NET, Technique.REDILATION, Technique.RELAY), _shrinks_features),
+    "another extension resizes features, too": (
+        (Technique.RAU_NET, Technique.REDILATION, Technique.RELAY),
+        _resizes_features,
+    ),
+    LLLITE_IN_USE: ((Technique.RAU_NET, Technique.RELAY), _adds_to_tokens),
+    "an IP-Adapter has an effective region mask": ((Technique.RAU_NET, Technique.RELAY), _masks_regions),
+    "another extension reads self-attention in the middle block": (
+        (Technique.RAU_NET, Technique.RELAY),
+        _reads_the_middle,
+    ),
     "a LoRA is computed beside a downsampler (setting: old method for Lora)": (
-        (Part.RAU_NET,),
+        (Technique.RAU_NET,),
         _runs_beside_downsamplers,
     ),
 }
 """What the user is told -> what gives way to it, and how it is recognised; of several the first is told."""
 
-IN_SELF_ATTENTION: dict[str, Callable[[Place], bool]] = {
+IN_SELF_ATTENTION: dict[str, Callable[[SelfAttention], bool]] = {
     "another extension has put its own self-attention in place": _is_another_module,
     "token merging is on": _merges_tokens,
     "HyperTile is on": _tiles,
