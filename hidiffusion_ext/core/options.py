@@ -65,7 +65,7 @@ class Setting:
     Attributes:
         default: The value when nothing is said; its type is the option's type.
         label: What its control is called.
-        help: One sentence: what one sees when one turns it.
+        help: What one sees when one turns it, in a sentence or a few short ones.
         minimum, maximum, step: The allowed range of a number, both ends included; None for other types.
         advanced: Whether its control is folded away until one asks for it.
         key: What it is called in infotext, after "HiDiffusion", and on the axes of a plot: it stays when a label
@@ -159,42 +159,43 @@ class Options:
     method: Method = _option(
         Method.HIDIFFUSION,
         "Method",
-        "HiDiffusion: faster, one pass. ScaleCrafter: full resolution in every step, no gain in speed. Native first: a "
-        "small picture, enlarged and drawn over, by hires fix. Relay: small first, too, but inside one pass.",
+        "HiDiffusion: one pass, faster. ScaleCrafter: full resolution at every step, no faster. Native first: a small "
+        "picture, then hires fix enlarges it and draws over it. Relay: small first as well, but within one pass.",
     )
     rau_net: bool = _option(
         True,
         "RAU-Net (one subject)",
-        "HiDiffusion: one subject instead of several, and faster, as the first steps lay out a smaller picture.",
+        "One subject instead of several, and faster: the first steps lay the picture out as if it were small.",
         key="RAU-Net",
     )
     msw_msa: bool = _option(
         True,
         "MSW-MSA (faster)",
-        "Faster, as the finest layers look at four moving windows; a little more consistent and slower without.",
+        "The finest layers look at four moving windows. Without it, slower and a little more consistent.",
         key="MSW-MSA",
     )
     dispersion: bool = _option(
         False,
         "Dispersed convolution",
-        "ScaleCrafter, from three times the native size on: smoother large shapes.",
+        "ScaleCrafter at three times the native size and more: smoother large shapes.",
         advanced=True,
     )
     damped_guidance: bool = _option(
         True,
         "Noise-damped guidance",
-        "ScaleCrafter, from three times the native size on: against the noise it leaves; takes half as long again.",
+        "ScaleCrafter at three times the native size and more: less noise; the steps take half as long again.",
         advanced=True,
     )
     preset: Preset = _option(
         Preset.AUTO,
         "Preset",
-        "How long and how strongly: Auto goes by size, 2x and 4x are for such enlargements, Turbo is for SDXL-Turbo.",
+        "How long and how strongly it works. Auto: by size. 2x, 4x: for about so many times the native side. Turbo: "
+        "for SDXL-Turbo.",
     )
     t1: float = _option(
         0.0,
         "T1",
-        "Share of the noise in which it works: more against doubled objects, less for detail; 0: as the preset.",
+        "How long it works, a share of the noise. Higher: fewer doubled objects. Lower: more detail. 0: as the preset.",
         minimum=0.0,
         maximum=1.0,
         step=0.05,
@@ -203,19 +204,19 @@ class Options:
     t2: float = _option(
         0.0,
         "T2",
-        "Share of the noise with a second reduction, for very large pictures; 0: as the preset.",
+        "How long the picture is reduced a second time; for very large ones. 0: as the preset.",
         minimum=0.0,
         maximum=1.0,
         step=0.05,
         advanced=True,
     )
     passes: Passes = _option(
-        Passes.BOTH, "Passes", "Which pass of a hires-fix job is changed; img2img counts as the first."
+        Passes.BOTH, "Passes", "In which passes of a hires-fix job it works; img2img counts as a first pass."
     )
     native_size: int = _option(
         0,
         "Native size",
-        "Pixels per side the model was made for: larger pictures are changed; 0 finds it (512, 768 or 1024).",
+        "Pixels per side that the model was trained at; only larger pictures are changed. 0: as its family.",
         minimum=0,
         maximum=4096,
         step=64,
@@ -224,13 +225,13 @@ class Options:
     window_shift: WindowShift = _option(
         WindowShift.CYCLE,
         "Window shift",
-        "Cycle gives the same picture whatever the batch; with Random, as in the paper, it changes with the batch.",
+        "Cycle: the same picture in any batch. Random: as in the paper; a picture changes with its batch.",
         advanced=True,
     )
     split_guidance: float = _option(
         1.0,
         "Split guidance",
-        "Hires pass and img2img: how many times the CFG scale small things are guided; 1 is as large ones.",
+        "Hires pass and img2img: how many times the CFG scale guides small things. 1: as large ones. 1.5: crisper.",
         minimum=1.0,
         maximum=5.0,
         step=0.5,
@@ -239,7 +240,7 @@ class Options:
     anchor: float = _option(
         0.0,
         "Anchor",
-        "Hires pass and img2img: how strongly large shapes are held to those of the picture it begins with; 0 is off.",
+        "Hires pass and img2img: holds large shapes to the picture that the pass begins with. 0: off. 1: fully.",
         minimum=0.0,
         maximum=1.0,
         step=0.1,

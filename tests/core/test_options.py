@@ -19,7 +19,7 @@ def test_the_defaults_are_allowed_and_off() -> None:
     assert not Options().enabled
 
 
-def test_every_option_has_a_label_and_a_one_sentence_help() -> None:
+def test_every_option_has_a_label_and_a_help_in_sentences() -> None:
     for name, setting in SETTINGS.items():
         assert setting.name == name
         assert setting.label
