@@ -81,7 +81,7 @@ def demo(arguments: list[str]) -> int:
 def test(arguments: list[str]) -> int:
     """Runs all checks, or only pytest with the given arguments; says at the end which failed.
 
-    The tests' models are so small that a second thread only costs: fifteen times the processor's time on a busy machine.
+    The tests' models are so small that a second thread only costs, on a busy machine fifteen times as much.
     """
     if arguments:
         checks = [("tests", ["pytest", *arguments])]

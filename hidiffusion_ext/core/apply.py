@@ -27,7 +27,7 @@ class Run:
         done: What was done in the pass so far, if this is the rest of it.
 
     Attributes:
-        timestep: The noise of the current UNet call, in the units of its `timesteps` argument.
+        timestep: The noise of the current UNet call, in the units of its `timesteps` argument; infinite before it.
         strided, pooled: Whether that pair is active in the current call.
         damped: Whether the current call's noise wants noise-damped guidance.
         is_base: Whether the current call is the base evaluation of noise-damped guidance.

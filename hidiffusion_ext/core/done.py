@@ -6,6 +6,8 @@ import math
 from collections.abc import Callable
 from enum import Enum, auto
 
+from .schedule import Schedule
+
 
 class Work(Enum):
     """What can be done in a pass, as finely as it is told."""
@@ -21,12 +23,17 @@ class Work(Enum):
     ANCHOR = auto()
 
 
+SOME = 1 / 4
+"""The share of calls with the schedule's own noise from which on a sampler is one that keeps to it: those that make
+most calls a step make one such in three; others meet it by chance."""
+
+
 class Done:
     """What was done in one pass; filled in while it runs.
 
     Attributes:
         least: For what was done, the least noise at which it was, as the UNet's timestep.
-        least_called, most_called: The least and the most noise of the UNet's calls at the planned size.
+        called: The noise of the UNet's calls at the planned size, in the same units.
         met: Whether any call so far was of the planned size; None before the first call.
         cut_short: Whether the pass was ended before its end, so that what is missing may have been to come.
         switched_off: Whether the rest of the pass was made without us.
@@ -34,7 +41,7 @@ class Done:
 
     def __init__(self) -> None:
         self.least: dict[Work, float] = {}
-        self.least_called, self.most_called = math.inf, -math.inf
+        self.called = set[float]()
         self.met: bool | None = None
         self.cut_short = self.switched_off = False
 
@@ -46,13 +53,27 @@ class Done:
         """The UNet is called, at the planned size or at another."""
         self.met = self.met or planned
         if planned:
-            self.least_called, self.most_called = min(self.least_called, timestep), max(self.most_called, timestep)
+            self.called.add(timestep)
 
     def mark(self) -> Callable[[], None]:
         """What puts everything back to what it is now."""
-        state = {**vars(self), "least": dict(self.least)}
+        state = {**vars(self), "least": dict(self.least), "called": set(self.called)}
         return lambda: vars(self).update(state)
+
+    def step(self, schedule: Schedule, timestep: float) -> int:
+        """The step of the pass, from 1, in which the UNet was called with that noise.
+
+        A sampler that adds noise of its own before each call (Euler Dy, SMEA Dy) hardly ever calls it with the
+        schedule's, and calls it once a step. Those calls are counted from the end, if the pass came to it: the first
+        ones can all have the most noise that the model knows.
+        """
+        at_steps = sum(schedule.has(called) for called in self.called)
+        if at_steps >= SOME * len(self.called):
+            return schedule.begun(timestep)
+        if self.cut_short:
+            return sum(called >= timestep for called in {*self.called, timestep})
+        return schedule.steps - sum(called < timestep for called in self.called)
 
     def ended_before_the_pass(self, work: Work) -> bool:
         """Whether calls were made without it after it was done for the last time."""
-        return self.switched_off or self.least[work] > self.least_called
+        return self.switched_off or self.least[work] > min(self.called)

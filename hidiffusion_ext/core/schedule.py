@@ -139,6 +139,10 @@ class Schedule:
         """The step, 0 to `steps - 1`, whose noise level is nearest to the timestep: for what moves with the steps."""
         return bisect_left(self._rising, -timestep)
 
+    def has(self, timestep: float) -> bool:
+        """Whether a timestep is that of a step."""
+        return abs(self.timesteps[self.step(timestep)] - timestep) <= self.levels.tolerance
+
     def begun(self, timestep: float) -> int:
         """How many steps have begun when the UNet is called with the timestep, the current one included."""
         return max(1, sum(entry >= timestep - self.levels.tolerance for entry in self.timesteps))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 
 from .done import Done, Work
 from .plan import Plan, Technique
@@ -57,7 +58,7 @@ def describe(plan: Plan, schedule: Schedule | None = None, *, about: bool = Fals
         if schedule and not any(schedule.steps_inside(span) for span in spans):
             left_out.append(f"{technique.value} because {SETTLED}")
         elif schedule and done and not done.cut_short:
-            came = any(schedule.inside(span, done.most_called) for span in spans)
+            came = any(schedule.inside(span, max(done.called, default=-math.inf)) for span in spans)
             left_out.append(f"{technique.value} because {NOT_MET[technique] if came else LESS_NOISE}")
 
     def whole(technique: Technique, work: Work, words: str) -> None:
@@ -65,7 +66,7 @@ def describe(plan: Plan, schedule: Schedule | None = None, *, about: bool = Fals
         if done is None or schedule is None:
             parts.append(words)
         elif work in done.least:
-            last = f" until step {schedule.begun(done.least[work])}{of}"
+            last = f" until step {done.step(schedule, done.least[work])}{of}"
             parts.append(words + last * done.ended_before_the_pass(work))
         else:
             not_done(technique, WHOLE)
@@ -124,4 +125,4 @@ def _end(work: Work, span: Span, schedule: Schedule, done: Done | None) -> int:
         return inside[-1] + 1 if inside else 0
     if work not in done.least or not schedule.inside(Span(span.start, WHOLE.end), done.least[work]):
         return 0
-    return min(inside[-1] + 1, schedule.begun(done.least[work]))
+    return done.step(schedule, done.least[work])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import Any
@@ -50,9 +51,10 @@ class Account:
             what: What was raised, in one line.
             trace: Its traceback.
         """
-        schedule = self._run.schedule
-        where = f"in step {schedule.begun(self._run.timestep)} of {schedule.steps}"
-        reason = f"switched off {where}: the model could not be run with it ({what})"
+        schedule, timestep = self._run.schedule, self._run.timestep
+        reached = timestep < math.inf
+        where = f" in step {self._run.done.step(schedule, timestep)} of {schedule.steps}" if reached else ""
+        reason = f"switched off{where}: the model could not be run with it ({what})"
         infotext.add_refused(self._p.extra_generation_params, reason)
         self._p.comment(f"HiDiffusion was {reason}.")
         logger.error("%s\n%s", reason, trace)

@@ -159,7 +159,9 @@ class HiDiffusionScript(scripts.Script):
                 reason = f"unexpected: {error!r}"
                 logger.error("an error that is not yours; please report it", exc_info=error)
             if began:
-                logger.warning("not used from the model switch on: %s", reason)
+                reason = f"from the model switch on: {reason}"
+                logger.warning("not used %s", reason)
+                infotext.add_refused(p.extra_generation_params, reason)
             else:
                 self._refuse(p, reason, hires=hires)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from contextlib import ExitStack
 from typing import Any
 
@@ -32,6 +31,7 @@ from hidiffusion_ext.core import (
     split_guidance,
 )
 from hidiffusion_ext.core.plan import Technique
+from hidiffusion_ext.core.schedule import DISCRETE
 from hidiffusion_ext.core.words import LAYERS_NOT_CALLED, LESS_NOISE, NOT_GUIDED, NOT_MET, describe
 
 STEPS = 5
@@ -168,12 +168,37 @@ def test_what_is_marked_comes_back() -> None:
     done.note_call(800.0, planned=True)
     done.note(Work.WINDOWS, 800.0)
     back()
-    assert (done.least, done.met, done.least_called) == ({}, False, math.inf)
+    assert (done.least, done.met, done.called) == ({}, False, set())
 
 
 def test_steps_that_have_begun() -> None:
     schedule = Schedule([900.0, 700.0, 500.0], NoiseLevels(range(1000), [1.0] * 1000))
     assert [schedule.begun(t) for t in (999, 900, 899.8, 701, 700.6, 700.4, 600, 500, 3)] == [1, 1, 1, 1, 1, 2, 2, 3, 3]
+
+
+def test_samplers_that_add_noise_before_each_call() -> None:
+    """Euler Dy and SMEA Dy: 2 ** 0.5 of the schedule's sigma, whatever they are asked for."""
+    sigmas = [14.6 * (0.03 / 14.6) ** (step / 19) for step in range(20)]
+    schedule, done = Schedule([DISCRETE.at_sigma(sigma) for sigma in sigmas]), Done()
+    for step, sigma in enumerate(sigmas, 1):
+        timestep = DISCRETE.at_sigma(sigma * 2**0.5)
+        done.note_call(timestep, planned=True)
+        if step <= 9:
+            done.note(Work.STRIDED, timestep)
+    assert done.step(schedule, done.least[Work.STRIDED]) == 9
+
+
+@pytest.mark.parametrize("between", [0.5, 1 / 3])
+def test_samplers_that_make_further_calls_within_a_step(between: float) -> None:
+    """DPM2, DPM++ SDE, RES: one or two calls between a step's noise and the next one's."""
+    schedule, done = Schedule(uniform_timesteps(STEPS)), Done()
+    for here, there in zip(schedule.timesteps, [*schedule.timesteps[1:], 0.0]):
+        share = 0.0
+        while share < 0.99:
+            done.note_call(here + share * (there - here), planned=True)
+            share += between
+    assert done.step(schedule, schedule.timesteps[2]) == 3
+    assert done.step(schedule, schedule.timesteps[2] - 10) == 3
 
 
 def test_a_model_whose_noise_is_another_than_thought() -> None:
