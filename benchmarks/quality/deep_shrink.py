@@ -23,13 +23,18 @@ END = 0.35
 FACTOR = 0.5
 
 
+def shrunk_steps(schedule: Schedule, end: float = END) -> range:
+    """The steps in which features are shrunk."""
+    return range(int(end * schedule.steps))
+
+
 @contextmanager
 def deep_shrink(
     unet: nn.Module, unet_map: UNetMap, schedule: Schedule, end: float = END
 ) -> Generator[None, None, None]:
     """Patches the UNet while the context is open, for the share `end` of the steps; leaves it as it was."""
     shrunk_after = unet_map.downs[0]
-    steps = range(int(end * schedule.steps))
+    steps = shrunk_steps(schedule, end)
     active = False
     skips: dict[int, torch.Size] = {}
 

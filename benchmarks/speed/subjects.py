@@ -16,7 +16,7 @@ from ldm.modules.diffusionmodules.util import GroupNorm32
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.quality.deep_shrink import deep_shrink
+from benchmarks.quality.deep_shrink import deep_shrink, shrunk_steps
 from hidiffusion_ext.core import Method as CoreMethod
 from hidiffusion_ext.core import Options, Plan, Run, Schedule, Situation, hidiffusion, make_plan, map_unet
 from hidiffusion_ext.core.native_first import first_size, second_steps
@@ -173,7 +173,7 @@ class Subject:
             yield Method(OFFICIAL, self._phases(plan), nullcontext, self._call_diffusers(patched))
         uncounted = (Phase(ALWAYS, 0, self.setting.steps, None),)
         yield Method("token merging 50%", uncounted, self._token_merging, self._call)
-        yield from self._deep_shrink()
+        yield self._deep_shrink()
         yield self._hyper_tile()
 
     def _native_first(self) -> Method:
@@ -237,19 +237,17 @@ class Subject:
         finally:
             tomesd.remove_patch(model)
 
-    def _deep_shrink(self) -> Iterator[Method]:
-        schedule = self.setting.schedule
+    def _deep_shrink(self) -> Method:
+        schedule, shrunk = self.setting.schedule, len(shrunk_steps(self.setting.schedule))
 
         def around(unet: nn.Module) -> AbstractContextManager[None]:
             return deep_shrink(unet, map_unet(unet), schedule)
 
-        vanilla = self.counter.count(nullcontext(), 0)
-        each = [self.counter.count(around(self.counter.unet), step) for step in range(self.setting.steps)]
-        phases = tuple(
-            Phase("nothing" if count == vanilla else "shrunk", each.index(count), each.count(count), count)
-            for count in dict.fromkeys(each)
-        )
-        yield Method("Deep Shrink", phases, lambda: around(self.unet), self._call)
+        def phase(name: str, step: int, count: int) -> Phase:
+            return Phase(name, step, count, self.counter.count(around(self.counter.unet), step))
+
+        phases = phase("shrunk", 0, shrunk), phase("nothing", shrunk, schedule.steps - shrunk)
+        return Method("Deep Shrink", phases, lambda: around(self.unet), self._call)
 
     def _hyper_tile(self) -> Method:
         def around(unet: nn.Module) -> AbstractContextManager[None]:

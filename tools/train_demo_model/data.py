@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -39,8 +40,9 @@ def read_labels(path: Path = LABELS_FILE) -> list[tuple[str, str]]:
     return [(character, caption) for character, caption in pairs]
 
 
+@cache
 def load_glyphs() -> list[Glyph]:
-    """Every emoji of the label file, rendered once, in file order."""
+    """Every emoji of the label file, rendered once (which takes seconds), in file order."""
     return [_render(caption) for _, caption in read_labels()]
 
 
