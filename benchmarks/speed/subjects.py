@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import hidiffusion.hidiffusion as official_code
@@ -88,13 +88,18 @@ class Phase:
         name: What is active in them.
         step: One of them.
         count: How many there are.
-        operations: Floating-point operations of one call; None if they cannot be counted.
+        count_operations: Counts the floating-point operations of one call, which takes seconds.
     """
 
     name: str
     step: int
     count: int
-    operations: int | None
+    count_operations: Callable[[], int | None]
+
+    @cached_property
+    def operations(self) -> int | None:
+        """Floating-point operations of one call; None if they cannot be counted."""
+        return self.count_operations()
 
 
 Patch = AbstractContextManager[Run | None]
@@ -153,7 +158,7 @@ class Subject:
 
     def methods(self) -> Iterator[Method]:
         """Every method that runs at this setting, the plain UNet first."""
-        unpatched = (Phase(ALWAYS, 0, self.setting.steps, self.counter.count(nullcontext(), 0)),)
+        unpatched = (Phase(ALWAYS, 0, self.setting.steps, partial(self.counter.count, nullcontext(), 0)),)
         yield Method(VANILLA, unpatched, nullcontext, self._call)
         seen: list[Plan] = []
         for name, options in OURS.items():
@@ -171,7 +176,7 @@ class Subject:
         plan = make_plan(Options(), map_unet(self.unet), self.setting.latent)
         if plan.active:
             yield Method(OFFICIAL, self._phases(plan), nullcontext, self._call_diffusers(patched))
-        uncounted = (Phase(ALWAYS, 0, self.setting.steps, None),)
+        uncounted = (Phase(ALWAYS, 0, self.setting.steps, lambda: None),)
         yield Method("token merging 50%", uncounted, self._token_merging, self._call)
         yield self._deep_shrink()
         yield self._hyper_tile()
@@ -190,13 +195,8 @@ class Subject:
             evaluate(self.unet, self.x if step == last else small, t, self.context, run)
 
         phases = (
-            Phase("native", 0, setting.steps, OperationCounter(self.shape, native).count(nullcontext(), 0)),
-            Phase(
-                "windows",
-                last,
-                second_steps(setting.steps),
-                self.counter.count(self.counter.patched(plan), last),
-            ),
+            Phase("native", 0, setting.steps, lambda: OperationCounter(self.shape, native).count(nullcontext(), 0)),
+            Phase("windows", last, second_steps(setting.steps), self._counting(plan, last)),
         )
         return Method("Native first", phases, partial(self._patched, plan), call)
 
@@ -223,9 +223,12 @@ class Subject:
         """The pass cut where what is active changes."""
         active = [_active(plan, step, self.setting.schedule) for step in range(self.setting.steps)]
         return tuple(
-            Phase(name, active.index(name), count, self.counter.count(self.counter.patched(plan), active.index(name)))
+            Phase(name, active.index(name), count, self._counting(plan, active.index(name)))
             for name, count in Counter(active).items()
         )
+
+    def _counting(self, plan: Plan, step: int) -> Callable[[], int]:
+        return lambda: self.counter.count(self.counter.patched(plan), step)
 
     @contextmanager
     def _token_merging(self) -> Generator[None, None, None]:
@@ -244,7 +247,7 @@ class Subject:
             return deep_shrink(unet, map_unet(unet), schedule)
 
         def phase(name: str, step: int, count: int) -> Phase:
-            return Phase(name, step, count, self.counter.count(around(self.counter.unet), step))
+            return Phase(name, step, count, lambda: self.counter.count(around(self.counter.unet), step))
 
         phases = phase("shrunk", 0, shrunk), phase("nothing", shrunk, schedule.steps - shrunk)
         return Method("Deep Shrink", phases, lambda: around(self.unet), self._call)
@@ -253,7 +256,7 @@ class Subject:
         def around(unet: nn.Module) -> AbstractContextManager[None]:
             return hyper_tile(unet, map_unet(unet), self.setting.latent, TILE // CELL)
 
-        always = Phase(ALWAYS, 0, self.setting.steps, self.counter.count(around(self.counter.unet), 0))
+        always = Phase(ALWAYS, 0, self.setting.steps, lambda: self.counter.count(around(self.counter.unet), 0))
         return Method("HyperTile", (always,), lambda: around(self.unet), self._call)
 
 

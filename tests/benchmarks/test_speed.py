@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -51,16 +52,16 @@ def test_the_operations_of_scalecrafter() -> None:
     assert 1 < share(damped_guidance=False, dispersion=True) < 25 / 9
 
 
-@pytest.fixture
-def tiny_models(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A model "tiny" with a native side of 64 pixels."""
+def make_tiny(monkeypatch: pytest.MonkeyPatch, native: int) -> None:
+    """Makes a model "tiny" with a native side of so many pixels."""
     monkeypatch.setitem(subjects.MODELS, "tiny", tiny_shape(Family.SD1))
     for name, options in subjects.OURS.items():
-        monkeypatch.setitem(subjects.OURS, name, replace(options, native_size=64))
+        monkeypatch.setitem(subjects.OURS, name, replace(options, native_size=native))
 
 
 @pytest.fixture
-def tiny(tiny_models: None) -> Subject:
+def tiny(monkeypatch: pytest.MonkeyPatch) -> Subject:
+    make_tiny(monkeypatch, 64)
     return Subject(setting("tiny", 128))
 
 
@@ -76,6 +77,8 @@ def test_every_method_is_timed_and_leaves_the_unet_as_it_was(tiny: Subject) -> N
     ours = next(method for method in methods if method.name == "RAU-Net + MSW-MSA")
     assert [(p.name, p.step, p.count) for p in ours.phases] == [("strided pair + windows", 0, 20), ("windows", 20, 30)]
     stretched = next(method for method in methods if method.name == "ScaleCrafter")
+    plain, strided, windows = (phase.operations or 0 for phase in (methods[0].phases[0], *ours.phases))
+    assert 0 < strided < windows < plain
     assert [(p.name, p.step, p.count) for p in stretched.phases] == [("re-dilation by 2", 0, 30), ("nothing", 30, 20)]
 
 
@@ -119,7 +122,7 @@ def test_a_profile_shows_each_kind_of_operation_where_it_is(tiny: Subject) -> No
     assert profile_table(profiles).count("\n") == 1 + len(profiles)
 
     x = torch.ones(64, 64)
-    phases = (Phase("always", 0, 1, None),)
+    phases = (Phase("always", 0, 1, lambda: None),)
     move = Method("move", phases, nullcontext, lambda step, run: x.index_select(0, torch.arange(64)))
     (shares,) = profile_in_turns([move], 1, "cpu").values()
     assert {kind for kind, seconds in shares.items() if seconds} == {"copies and resizes", OTHER}
@@ -139,8 +142,9 @@ def test_windows_are_timed_with_and_without_cutting(shape: Shape) -> None:
     assert min(figures.values()) > 0
 
 
-def test_every_method_runs_in_half_precision(tiny_models: None) -> None:
-    subject = Subject(Setting("tiny", 192, 192, 2, torch.bfloat16, "cpu", steps=10))
+def test_every_method_runs_in_half_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+    make_tiny(monkeypatch, 40)
+    subject = Subject(Setting("tiny", 128, 128, 2, torch.bfloat16, "cpu", steps=10))
     with torch.inference_mode():
         methods = list(subject.methods())
         assert {"ScaleCrafter + dispersion", "ScaleCrafter + damped guidance"} <= {method.name for method in methods}
@@ -151,7 +155,10 @@ def test_every_method_runs_in_half_precision(tiny_models: None) -> None:
 
 def timing(name: str, phases: dict[str, tuple[int, int | None, float]]) -> list[Timing]:
     """{phase: (steps, operations, seconds per call)}"""
-    made = tuple(Phase(phase, 0, count, operations) for phase, (count, operations, _) in phases.items())
+    made = tuple(
+        Phase(phase, 0, count, partial(int, operations) if operations else lambda: None)
+        for phase, (count, operations, _) in phases.items()
+    )
     method = Method(name, made, nullcontext, lambda step, run: None)
     return [Timing(method, phase, (phases[phase.name][2],) * 3, peak_bytes=8) for phase in made]
 
