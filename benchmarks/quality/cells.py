@@ -50,7 +50,12 @@ def second_pass(strength: float, helper: str, in_pixels: bool = True) -> str:
     return f"hires {strength:g} in {'pixels' if in_pixels else 'the latent'}, {helper}"
 
 
-GUIDED = {"split guidance 1.5": (1.5, 0.0), "split guidance 2": (2.0, 0.0), "anchor 1": (1.0, 1.0)}
+GUIDED = {
+    "split guidance 1.5": (1.5, 0.0),
+    "split guidance 2": (2.0, 0.0),
+    "anchor 1": (1.0, 1.0),
+    "split guidance 1.5 and anchor 1": (1.5, 1.0),
+}
 """How a second pass with MSW-MSA may be guided: (split guidance, anchor)."""
 
 GUIDED_AT = (0.3, 0.5)
