@@ -272,8 +272,8 @@ def _active(plan: Plan, step: int, schedule: Schedule) -> str:
         parts.append("damped guidance")
     stage = plan.stage(schedule, schedule.timesteps[step])
     if stage:
-        parts.append("native" if not stage.windowed else "stage between")
-    if plan.windows and (not stage or stage.windowed):
+        parts.append("native" if stage.native else "stage between")
+    if plan.windows and not (stage and stage.native):
         parts.append("windows")
     return " + ".join(parts) or "nothing"
 

@@ -184,7 +184,9 @@ def _relay(stack: ExitStack, unet: nn.Module, plan: Plan, run: Run) -> None:
         if run.stage is None:
             return None
         run.did(Work.RELAY)
-        current = relay.Call(args[0], run.stage.latent, levels.sigma(run.timestep), v_prediction=plan.v_prediction)
+        sigma = levels.sigma(run.timestep)
+        wanted = levels.sigma(_smaller_timestep(plan, run, run.stage)) if run.stage.native else 0.0
+        current = relay.Call(args[0], run.stage.latent, sigma, wanted, v_prediction=plan.v_prediction)
         timesteps = args[1] if len(args) > 1 else kwargs["timesteps"]
         fewer = timesteps.new_full(timesteps.shape, levels.at_sigma(current.sigma_small), dtype=torch.float32)
         if len(args) > 1:
@@ -193,6 +195,14 @@ def _relay(stack: ExitStack, unet: nn.Module, plan: Plan, run: Run) -> None:
 
     patching.before_forward(stack, unet, ask_smaller)
     patching.change_output(stack, unet, lambda found: current.output(found) if current else found)
+
+
+def _smaller_timestep(plan: Plan, run: Run, stage: Stage) -> float:
+    """The timestep of a native stage in a call: even steps from the pass's first to where means would have it end."""
+    levels = run.schedule.levels
+    first, last = run.schedule.timesteps[0], max(levels.after(stage.span.end), run.schedule.timesteps[-1])
+    end = levels.at_sigma(levels.sigma(last) * relay.noise_kept(plan.latent, stage.latent))
+    return first - (first - run.timestep) * (first - end) / max(first - last, levels.tolerance)
 
 
 def _redilate(stack: ExitStack, unet: nn.Module, run: Run, site: Redilation) -> None:
@@ -237,7 +247,7 @@ def _window(stack: ExitStack, unet: nn.Module, plan: Plan, run: Run, site: Windo
     ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
         nonlocal current
         current = None
-        if run.sizes is None or (run.stage and not run.stage.windowed):
+        if run.sizes is None or (run.stage and run.stage.native):
             return None
         x, size = args[0], plan.window_size(site, run.sizes)
         # Another length or another context is not plain self-attention over the picture (reference ControlNet,

@@ -66,7 +66,7 @@ def count(plan: Plan, schedule: Schedule) -> Cost:
         stage = plan.stage(schedule, schedule.timesteps[step])
         if stage:
             sizes = plan.sizes(stage=stage)
-            return _multiplications(plan, sizes, windows if stage.windowed else {})
+            return _multiplications(plan, sizes, {} if stage.native else windows)
         sizes = plan.sizes(strided=step in strided, pooled=step in pooled)
         strong = _multiplications(plan, sizes, windows | _redilated(plan, step, schedule, base=False))
         if step not in damped:

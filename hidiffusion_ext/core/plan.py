@@ -129,12 +129,13 @@ class Stage:
     Attributes:
         latent: That size, (height, width) in latent cells.
         span: When.
-        windowed: Whether self-attentions get windows then.
+        native: Whether that is the native size: self-attentions need no windows there, and the noise goes from that of
+            the whole pass to what the next stage goes on with.
     """
 
     latent: Size
     span: Span
-    windowed: bool
+    native: bool
 
 
 @dataclass(frozen=True)

@@ -46,11 +46,11 @@ def add_relay(options: Options, plan: Plan, situation: Situation) -> Plan:
     native, between = plan.enlargement, plan.enlargement**0.5
     stages = (
         [
-            Stage(_reduced(plan.latent, by), Span(*ends), windowed)
-            for by, ends, windowed in ((native, (0, t2), False), (between, (t2, t1), True))
+            Stage(_reduced(plan.latent, by), Span(*ends), is_native)
+            for by, ends, is_native in ((native, (0, t2), True), (between, (t2, t1), False))
         ]
         if t2
-        else [Stage(_reduced(plan.latent, native), Span(0, t1), windowed=False)]
+        else [Stage(_reduced(plan.latent, native), Span(0, t1), native=True)]
     )
     kept = tuple(stage for stage in stages if stage.span.end > stage.span.start)
     return dataclasses.replace(

@@ -1,9 +1,13 @@
 """Relay: while there is much noise the UNet is called at a smaller size; what it finds there is enlarged.
 
-A noisy latent is x0 + sigma * noise. The mean of m x m of its cells is a smaller latent with the noise sigma / m, so
+A noisy latent is x0 + sigma * noise. One of m x m of its cells has the noise sigma, their mean sigma / m, and what lies
+between these two anything between. So there is a smaller latent with the noise that a pass of its own would have, and
 the UNet can be asked for the clean picture at its native size, where it lays out one subject, and at a fraction of the
 work. Its clean estimate is enlarged such that its means are the estimate again, and handed to the sampler as if it had
 been made at full size. The sampler, its schedule and its random numbers stay as they are.
+
+With the means alone the smaller pass would begin with 1 / m of its noise, and draw pale pictures: the model takes so
+even a latent for what is seen through the noise.
 
 The same hand-over between passes, each with a sampler of its own: FreCaS (arXiv 2410.18410), RectifiedHR (2503.02537).
 Pure functions; a size is (height, width) in latent cells.
@@ -36,6 +40,8 @@ class Call:
         x: What the UNet is to be called with, [B, C, H, W].
         size: The smaller size.
         sigma: The noise's standard deviation over the signal's in `x`.
+        wanted: What it should be in the smaller latent: from that of the means, `sigma * noise_kept`, which is taken
+            for anything less, to `sigma`, which is taken for anything more.
         v_prediction: Whether the UNet predicts v; otherwise the noise.
 
     Attributes:
@@ -43,12 +49,16 @@ class Call:
         sigma_small: Its noise.
     """
 
-    def __init__(self, x: torch.Tensor, size: Size, sigma: float, *, v_prediction: bool) -> None:
+    def __init__(self, x: torch.Tensor, size: Size, sigma: float, wanted: float, *, v_prediction: bool) -> None:
         self._x, self._sigma, self._v_prediction = x, sigma, v_prediction
-        self.sigma_small = sigma * noise_kept((x.shape[-2], x.shape[-1]), size)
+        kept = noise_kept((x.shape[-2], x.shape[-1]), size)
+        self.sigma_small = min(max(wanted, sigma * kept), sigma)
         small = shrink(x.float(), size)
-        small[:, :LATENT_CHANNELS] *= _norm(sigma) / _norm(self.sigma_small)
-        self._small = small[:, :LATENT_CHANNELS]
+        latent = small[:, :LATENT_CHANNELS]
+        share = single_share((x.shape[-2], x.shape[-1]), size, self.sigma_small / sigma)
+        latent += share * (pick(x[:, :LATENT_CHANNELS].float(), size) - latent)
+        latent *= _norm(sigma) / _norm(self.sigma_small)
+        self._small = latent
         self.input = small.to(x.dtype)
 
     def output(self, found: torch.Tensor) -> torch.Tensor:
@@ -79,6 +89,12 @@ def shrink(x: torch.Tensor, size: Size) -> torch.Tensor:
     return rows @ x @ columns.T
 
 
+def pick(x: torch.Tensor, size: Size) -> torch.Tensor:
+    """Of [B, C, H, W] the cells in the middle of the areas of [h, w] smaller cells: [B, C, h, w]."""
+    rows, columns = (_middles(small, large).to(x.device) for small, large in zip(size, x.shape[-2:]))
+    return x[..., rows, :][..., columns]
+
+
 def enlarge(x: torch.Tensor, size: Size) -> torch.Tensor:
     """A smooth [B, C, H, W] whose means over the cells of [B, C, h, w] are that (bicubic, then back-projected)."""
     small: Size = (x.shape[-2], x.shape[-1])
@@ -90,10 +106,35 @@ def enlarge(x: torch.Tensor, size: Size) -> torch.Tensor:
 
 def noise_kept(large: Size, small: Size) -> float:
     """The standard deviation of independent noise of 1 in the larger cells after `shrink`: 1 / m for m x m cells."""
-    kept = 1.0
+    return _variances(large, small)[0] ** 0.5
+
+
+def single_share(large: Size, small: Size, noise: float) -> float:
+    """The share of single cells (`pick`), the rest being means (`shrink`), that keeps so much of independent noise.
+
+    Args:
+        large, small: The sizes.
+        noise: The standard deviation of what was 1, from `noise_kept` to 1.
+    """
+    kept, common = _variances(large, small)
+    # (1 - share)^2 kept + 2 share (1 - share) common + share^2 = noise^2
+    square, linear = 1 - 2 * common + kept, common - kept
+    return ((linear**2 + square * max(noise**2 - kept, 0.0)) ** 0.5 - linear) / square
+
+
+def _variances(large: Size, small: Size) -> tuple[float, float]:
+    """Of independent noise of 1: the variance of `shrink`, and its covariance with `pick`."""
+    kept = common = 1.0
     for side, side_small in zip(large, small):
-        kept *= float(_means(side_small, side, torch.device("cpu"), torch.float32).square().sum(1).mean()) ** 0.5
-    return kept
+        means = _means(side_small, side, torch.device("cpu"), torch.float32)
+        kept *= float(means.square().sum(1).mean())
+        common *= float(means[torch.arange(side_small), _middles(side_small, side)].mean())
+    return kept, common
+
+
+def _middles(small: int, large: int) -> torch.Tensor:
+    """[small]: which larger-size cell is in the middle of each smaller-size cell."""
+    return ((torch.arange(small) + 0.5) * (large / small)).long()
 
 
 @lru_cache(maxsize=16)

@@ -23,7 +23,7 @@ from hidiffusion_ext.core import (
 from hidiffusion_ext.core.cost import count
 from hidiffusion_ext.core.plan import Technique
 from hidiffusion_ext.core.planning import without_effect
-from hidiffusion_ext.core.relay import Call, enlarge, noise_kept, shrink
+from hidiffusion_ext.core.relay import Call, enlarge, noise_kept, pick, shrink, single_share
 from hidiffusion_ext.core.schedule import DISCRETE
 from hidiffusion_ext.core.words import describe
 
@@ -54,15 +54,20 @@ def test_the_noise_that_is_left_is_known(large: tuple[int, int], small: tuple[in
     assert shrink(noise, small).std().item() == pytest.approx(noise_kept(large, small), rel=0.01)
     if large == (32, 32):
         assert noise_kept(large, small) == pytest.approx(0.5)
+    for wanted in (noise_kept(large, small), 0.8, 1.0):
+        share = single_share(large, small, wanted)
+        mixed = shrink(noise, small) + share * (pick(noise, small) - shrink(noise, small))
+        assert mixed.std().item() == pytest.approx(wanted, rel=0.01)
 
 
 @pytest.mark.parametrize("v_prediction", [False, True])
-@pytest.mark.parametrize("sigma", [0.5, 3.0, 14.6])
-def test_a_perfect_answer_becomes_the_enlarged_clean_latent(v_prediction: bool, sigma: float) -> None:
+@pytest.mark.parametrize(("sigma", "wanted"), [(0.5, 0.0), (3.0, 2.0), (14.6, 20.0)])
+def test_a_perfect_answer_becomes_the_enlarged_clean_latent(v_prediction: bool, sigma: float, wanted: float) -> None:
     clean_small, noise = torch.randn(1, 4, 16, 16), torch.randn(1, 4, 32, 32)
     x = (enlarge(clean_small, (32, 32)) + sigma * noise) / (1 + sigma**2) ** 0.5
     mask = torch.rand(1, 5, 32, 32)
-    call = Call(torch.cat([x, mask], 1), (16, 16), sigma, v_prediction=v_prediction)
+    call = Call(torch.cat([x, mask], 1), (16, 16), sigma, wanted, v_prediction=v_prediction)
+    assert call.sigma_small == pytest.approx({0.0: sigma / 2, 20.0: sigma}.get(wanted, wanted))
     torch.testing.assert_close(call.input[:, 4:], shrink(mask, (16, 16)))
     norm, s = (1 + call.sigma_small**2) ** 0.5, call.sigma_small
     perfect = (call.input[:, :4] * norm - clean_small) / s
@@ -91,11 +96,15 @@ def called(
     return answer, seen[0]
 
 
-def test_the_unet_is_called_at_the_native_size_and_its_noise_until_the_picture_is_handed_on() -> None:
+def test_the_unet_is_called_at_the_native_size_until_the_picture_is_handed_on() -> None:
+    """Its noise goes in even steps from the pass's own to that of the means."""
     plan = relay(t1=0.5)
-    answer, (size, timestep) = called(plan, EVEN[2])
-    assert (answer.shape[2:], size) == ((16, 16), (8, 8))
-    assert DISCRETE.sigma(timestep) == pytest.approx(DISCRETE.sigma(EVEN[2]) / 2)
+    seen = [called(plan, timestep) for timestep in EVEN[:5]]
+    assert {(answer.shape[2:], size) for answer, (size, _) in seen} == {((16, 16), (8, 8))}
+    timesteps = [timestep for _, (_, timestep) in seen]
+    assert timesteps[0] == pytest.approx(EVEN[0])
+    end = DISCRETE.at_sigma(DISCRETE.sigma(DISCRETE.after(0.5)) / 2)
+    assert timesteps == pytest.approx([EVEN[0] - (EVEN[0] - end) * step / 5 for step in range(5)], abs=1)
     _, (size, timestep) = called(plan, EVEN[6])
     assert (size, timestep) == ((16, 16), pytest.approx(EVEN[6]))
     x, context = inputs(plan.latent, batch=2)
