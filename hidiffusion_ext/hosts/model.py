@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import nn
 
 from ..core import Refused
@@ -79,9 +81,28 @@ def is_controlled(unet: nn.Module) -> bool:
 
 
 def _prediction(sd_model: Any, patcher: Any) -> str:
-    """A1111 and reForge say it on the model, Forge on the predictor beside the UNet; some say nothing of noise."""
-    predictor = getattr(getattr(patcher, "model", None), "predictor", None)
-    said = {getattr(sd_model, "parameterization", None), getattr(predictor, "prediction_type", None)} - {None}
-    if said & {"v", "v_prediction"}:
-        return "v"
-    return "noise" if said <= {"eps", "epsilon"} else "other"
+    """What the host takes the UNet's answers for.
+
+    The Forge family asks an object beside the UNet, which other extensions can put another in place of for a pass
+    (reForge's for CosXL and flows), so it is tried out here. A1111 says it on the model, other models nothing.
+    """
+    model = getattr(patcher, "model", None)
+    sampling = getattr(model, "predictor", getattr(model, "model_sampling", None))
+    if hasattr(sampling, "calculate_denoised"):
+        return _tried_out(sampling)
+    said = getattr(sd_model, "parameterization", "eps")
+    return {"eps": "noise", "v": "v"}.get(said, "other")
+
+
+def _tried_out(sampling: Any) -> str:
+    """What an answer of 1 to a latent of 1, both at sigma 2, is taken for (arXiv 2202.00512, appendix D)."""
+    sigma, one = torch.tensor([2.0]), torch.ones(1, 1, 1, 1)
+    try:
+        asked = float(sampling.calculate_input(sigma, one))
+        clean = float(sampling.calculate_denoised(sigma, one, one))
+    except Exception:  # whatever an object of another extension may raise
+        return "other"
+    if not math.isclose(asked, 5**-0.5, rel_tol=1e-3):  # a latent of variance 1
+        return "other"
+    meanings = {"noise": 1 - 2, "v": 1 / 5 - 2 / 5**0.5}
+    return next((name for name, x0 in meanings.items() if math.isclose(clean, x0, rel_tol=1e-3)), "other")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections.abc import Generator
+from contextlib import contextmanager
 from functools import cache, partial
 from typing import Any
 
@@ -49,10 +51,24 @@ def arrange(p: Any, options: Options) -> str:
     p.hr_scale, p.hr_resize_x, p.hr_resize_y = 1.0, width, height
     p.hr_upscaler = upscaler()
     p.hr_second_pass_steps, p.denoising_strength = _second_pass(p)
-    if hasattr(p, "hr_cfg"):  # the Forge family's, which says nothing where there was no hires fix
+    # The Forge family's, which has other values where there was no hires fix; the second is not in all of it.
+    if hasattr(p, "hr_cfg"):
         p.hr_cfg = p.cfg_scale
+    if hasattr(p, "hr_additional_modules"):
         p.hr_additional_modules = p.hr_additional_modules or ["Use same choices"]
     return f"{p.width}x{p.height} first, then {width}x{height} at a strength of {p.denoising_strength:g}"
+
+
+@contextmanager
+def wholly_or_not(p: Any) -> Generator[None, None, None]:
+    """While open, what fails leaves the job as it was: with half a hires fix the host would make no picture."""
+    before = dict(vars(p))
+    try:
+        yield
+    except Exception:
+        vars(p).clear()
+        vars(p).update(before)
+        raise
 
 
 def prepare_prompts(p: Any) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -31,7 +31,7 @@ from ..core.words import describe
 from ..hosts.compiled import eagerly
 from ..hosts.fallback import falling_back
 from ..hosts.guidance import changed_guidance
-from ..hosts.native_first import arrange, prepare_prompts
+from ..hosts.native_first import arrange, prepare_prompts, wholly_or_not
 from ..hosts.passes import plan_pass
 from ..hosts.sampling import around_next_pass
 from ..hosts.schedules import hires_latent
@@ -41,6 +41,7 @@ from .log import logger
 from .panel import InputAccordion, build_panel
 
 TOO_OLD = "this WebUI is too old for it; AUTOMATIC1111's is new enough from version 1.10 on"
+NOT_YOURS = "an error that is not yours; please report it"
 NO_PASS = "another script made the picture in a way of its own, past the WebUI's samplers"
 
 
@@ -93,10 +94,16 @@ class HiDiffusionScript(scripts.Script):
         options = self._options(p, args)
         if options is None or options.method is not Method.NATIVE_FIRST:
             return
-        with suppress(Refused):  # said when the pass starts
-            if said := arrange(p, options):
-                prepare_prompts(p)
-                logger.info("%s", said)
+        try:
+            with wholly_or_not(p):
+                if said := arrange(p, options):
+                    prepare_prompts(p)
+                    logger.info("%s", said)
+        except Refused:  # said when the pass starts
+            pass
+        except Exception as error:
+            logger.error(NOT_YOURS, exc_info=error)
+            p.comment(f"HiDiffusion made the picture at once, without a native one first: unexpected: {error!r}.")
 
     def process_batch(self, p: Any, *args: Any, **kwargs: Any) -> None:
         """Notes what is expected, for the settings file the host writes before sampling starts, and nothing else."""
@@ -157,7 +164,7 @@ class HiDiffusionScript(scripts.Script):
             reason = str(error)
             if not isinstance(error, Refused):
                 reason = f"unexpected: {error!r}"
-                logger.error("an error that is not yours; please report it", exc_info=error)
+                logger.error(NOT_YOURS, exc_info=error)
             if began:
                 reason = f"from the model switch on: {reason}"
                 logger.warning("not used %s", reason)

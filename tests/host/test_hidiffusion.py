@@ -660,3 +660,42 @@ def test_a_lora_with_a_small_picture_first(host: Host, method: str) -> None:
     with_lora, _ = host.txt2img({**ON, "method": method}, prompt="a cat <lora:tiny-lora:1>", **request)
     assert not same(with_lora, plain)
     assert same(host.txt2img({**ON, "method": method}, **request)[0], plain)
+
+
+ADVANCED = "Advanced Model Sampling for reForge"
+
+
+@pytest.mark.parametrize(
+    ("sampling", "relays"),
+    [
+        (["Discrete", "v_prediction", False], True),
+        (["Discrete", "x0", False], False),
+        (["Continuous EDM", "eps", False, "v_prediction"], True),
+        (["Continuous EDM", "eps", False, "edm_playground_v2.5"], False),
+        (["Continuous V", "eps", False], True),
+        (["SD3", "eps", False], False),
+        (["Discrete", "v_prediction", True], True),  # last: after it the host fails on continuous ones
+    ],
+)
+def test_a_sampling_object_that_another_extension_puts_in_place(host: Host, sampling: list[Any], relays: bool) -> None:
+    """reForge's extension for CosXL, Playground and flows: other timesteps, other noise, other answers of the UNet."""
+    if ADVANCED.casefold() not in {script["name"] for script in host.webui.call("/sdapi/v1/script-info")}:
+        pytest.skip("this host has no such extension")
+
+    def sampled(method: str) -> tuple[list[dict[str, Any]], str]:
+        job = {"steps": 10, "probe": [{"unet": True}], **host.size(768, 768)}
+        payload = host.payload({**ON, "method": method}, job)
+        payload["alwayson_scripts"][ADVANCED] = {"args": [True, *sampling]}
+        _, info = host.webui.txt2img(**payload)
+        return [event for event in host.webui.events() if event["event"] == "unet"], said(info)["HiDiffusion"]
+
+    try:
+        calls, text = sampled("HiDiffusion")
+        strong = sum(call["stride"] > 2 for call in calls)
+        assert 0 < strong < 10
+        assert text == f"RAU-Net until step {strong} of 10, MSW-MSA"
+        _, text = sampled("Relay")
+        assert text.startswith("relay at ") == relays
+        assert ("no relay because this model predicts neither noise nor v" in text) != relays
+    finally:
+        host.txt2img(steps=1)  # the host keeps the noise levels of such a job for the next one

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from torch import nn
@@ -49,11 +51,39 @@ def test_name_and_prediction() -> None:
     assert find_model(job(model=wrapped(UNET))).prediction == "noise"
 
 
-@pytest.mark.parametrize(("kind", "prediction"), [("v_prediction", "v"), ("epsilon", "noise"), ("const", "other")])
-def test_forge_keeps_the_prediction_beside_the_unet(kind: str, prediction: str) -> None:
-    model = SimpleNamespace(diffusion_model=UNET, predictor=SimpleNamespace(prediction_type=kind))
+class Sampling:
+    """What the Forge family has beside a UNet, with its arithmetic; `denoised` is of (latent, answer, sigma)."""
+
+    def __init__(self, denoised: Callable[[Any, Any, Any], Any], scaled: bool = True) -> None:
+        self.denoised, self.scaled = denoised, scaled
+
+    def calculate_input(self, sigma: Any, noise: Any) -> Any:
+        return noise / (sigma.view(-1, 1, 1, 1) ** 2 + 1) ** 0.5 if self.scaled else noise
+
+    def calculate_denoised(self, sigma: Any, model_output: Any, model_input: Any) -> Any:
+        return self.denoised(model_input, model_output, sigma.view(-1, 1, 1, 1))
+
+
+SAMPLINGS: dict[str, tuple[Sampling, str]] = {
+    "noise": (Sampling(lambda x, answer, sigma: x - answer * sigma), "noise"),
+    "consistency": (Sampling(lambda x, answer, sigma: (x - answer * sigma) * (1 - 1e-8) + x * 1e-8), "noise"),
+    "v": (Sampling(lambda x, answer, sigma: x / (sigma**2 + 1) - answer * sigma / (sigma**2 + 1) ** 0.5), "v"),
+    "EDM": (Sampling(lambda x, answer, sigma: x / (sigma**2 + 1) + answer * sigma / (sigma**2 + 1) ** 0.5), "other"),
+    "clean": (Sampling(lambda x, answer, sigma: answer), "other"),
+    "flow": (Sampling(lambda x, answer, sigma: x - answer * sigma, scaled=False), "other"),
+    "fails": (Sampling(lambda x, answer, sigma: x.nothing), "other"),
+}
+
+
+@pytest.mark.parametrize("where", ["predictor", "model_sampling"])
+@pytest.mark.parametrize("kind", SAMPLINGS)
+@pytest.mark.parametrize("parameterization", ["eps", "v"])
+def test_the_forge_family_is_asked_what_it_takes_the_answers_for(kind: str, where: str, parameterization: str) -> None:
+    """Also where another extension has it changed for a pass, and the model still says what it was loaded as."""
+    sampling, prediction = SAMPLINGS[kind]
+    model = SimpleNamespace(diffusion_model=UNET, **{where: sampling})
     forge = SimpleNamespace(unet=SimpleNamespace(model=model))
-    assert find_model(job(forge_objects=forge)).prediction == prediction
+    assert find_model(job(forge_objects=forge, parameterization=parameterization)).prediction == prediction
 
 
 @pytest.mark.parametrize("model", [{}, {"model": None}, {"model": wrapped(None)}, {"model": wrapped("flux")}])

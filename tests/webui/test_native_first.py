@@ -13,6 +13,7 @@ from fastapi.testclient import TestClient
 
 from hidiffusion_ext.core.native_first import RESTART_NOISE
 from hidiffusion_ext.core.schedule import DISCRETE
+from hidiffusion_ext.webui import script
 from hidiffusion_ext.webui.script import HiDiffusionScript
 from modules import sd_models
 
@@ -126,6 +127,47 @@ def test_both_passes_have_the_prompts_that_other_extensions_made(
 
     monkeypatch.setattr(HiDiffusionScript, "process", process)
     assert made(client, {}, **LARGE)[0] == expected
+
+
+@pytest.mark.parametrize("more", [{}, {"hr_additional_modules": None}], ids=["reForge", "Forge"])
+def test_the_forge_familys_second_pass_has_the_first_ones_guidance(
+    monkeypatch: pytest.MonkeyPatch, client: TestClient, more: dict[str, Any]
+) -> None:
+    expected = made(client, {}, **LARGE)[0]
+    jobs: list[Any] = []
+    original = HiDiffusionScript.process
+
+    def process(self: Any, p: Any, *args: Any) -> None:
+        vars(p).update({"hr_cfg": 1.0, **more})
+        original(self, p, *args)
+        jobs.append(p)
+
+    monkeypatch.setattr(HiDiffusionScript, "process", process)
+    assert made(client, {}, **LARGE)[0] == expected
+    (job,) = jobs
+    assert job.hr_cfg == job.cfg_scale == 5
+    assert getattr(job, "hr_additional_modules", None) == (["Use same choices"] if more else None)
+
+
+@pytest.mark.parametrize("what", ["arrange", "prepare_prompts"])
+def test_what_fails_on_the_way_to_it_costs_no_picture(
+    monkeypatch: pytest.MonkeyPatch, client: TestClient, what: str
+) -> None:
+    expected = made(client, {"method": "HiDiffusion"}, **LARGE)[0]
+    original = getattr(script, what)
+    jobs: list[Any] = []
+
+    def failing(p: Any, *args: Any) -> None:
+        jobs.append(p)
+        original(p, *args)
+        raise KeyError("hr_something")
+
+    monkeypatch.setattr(script, what, failing)
+    pictures, told = made(client, {}, **LARGE)
+    assert pictures == expected
+    (comment,) = jobs[0].comments
+    assert "at once, without a native one first: unexpected: KeyError('hr_something')" in comment
+    assert not any(key.startswith("Hires") for key in told["extra_generation_params"])
 
 
 def test_a_hires_prompt_counts(client: TestClient) -> None:
