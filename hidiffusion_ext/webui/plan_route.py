@@ -18,7 +18,7 @@ from typing import Any
 from fastapi import Depends, FastAPI, Header, HTTPException, Request
 from fastapi.security import HTTPBasic, HTTPBasicCredentials
 
-from modules import processing, sd_models, sd_samplers_common
+from modules import processing, sd_models, sd_samplers_common, ui
 
 from ..core import Method, OptionError, Options, Refused, Schedule
 from ..core.options import SETTINGS, Setting, quoted
@@ -137,7 +137,8 @@ def _answer(query: Mapping[str, str]) -> dict[str, Any]:
 
 def _img2img_pass(job: Any) -> PlannedPass:
     job.init_images = ()
-    size = int(job.width * job.scale_by), int(job.height * job.scale_by)
+    rounded = getattr(ui, "sRound", int)  # Forge Neo's, to steps of a size that one can choose
+    size = rounded(job.width * job.scale_by), rounded(job.height * job.scale_by)
     return _pass("Picture", job, *size, *sd_samplers_common.setup_img2img_steps(job))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -179,6 +180,18 @@ def test_a_hires_pass_has_the_size_that_is_sampled(
 def test_img2img_has_the_steps_its_strength_leaves(client: TestClient) -> None:
     (told,) = plan(client, width=128, height=128, scale_by=2, steps=10, denoising_strength=0.5, **NATIVE)["passes"]
     assert (told["width"], told["height"], told["steps"]) == (256, 256, 6)
+
+
+def test_resize_by_is_rounded_as_the_host_rounds_it(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    def size() -> tuple[int, int]:
+        (told,) = plan(client, width=256, height=250, scale_by=1.3, denoising_strength=0.5, **NATIVE)["passes"]
+        return told["width"], told["height"]
+
+    assert size() == (332, 325)
+    monkeypatch.setattr(
+        plan_route.ui, "sRound", lambda side: math.floor(side / 64 + 0.5) * 64, raising=False
+    )  # Forge Neo
+    assert size() == (320, 320)
 
 
 def test_three_times_the_side_from_noise_alone_gets_an_advice(client: TestClient) -> None:
