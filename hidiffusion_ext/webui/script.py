@@ -31,6 +31,7 @@ from ..core.words import describe
 from ..hosts.compiled import eagerly
 from ..hosts.fallback import falling_back
 from ..hosts.guidance import changed_guidance
+from ..hosts.model import find_model, is_controlled
 from ..hosts.native_first import arrange, prepare_prompts, wholly_or_not
 from ..hosts.passes import plan_pass
 from ..hosts.sampling import around_next_pass
@@ -42,6 +43,10 @@ from .panel import InputAccordion, build_panel
 
 TOO_OLD = "this WebUI is too old for it; AUTOMATIC1111's is new enough from version 1.10 on"
 NOT_YOURS = "an error that is not yours; please report it"
+AFTER_CONTROLNET = (
+    "this picture is made in one pass, as ControlNet had fitted its own picture to the whole size before Native first "
+    "could ask for a small one"
+)
 NO_PASS = "another script made the picture in a way of its own, past the WebUI's samplers"
 
 
@@ -60,6 +65,10 @@ def _changes(plan: Plan, run: Run, begin: torch.Tensor) -> list[Change]:
     if plan.anchor:
         changes.append(anchored(run, begin, plan.enlargement, plan.anchor))
     return changes
+
+
+class TooLate(Exception):
+    """A job's passes cannot be changed any more; the message says why."""
 
 
 class HiDiffusionScript(scripts.Script):
@@ -90,17 +99,24 @@ class HiDiffusionScript(scripts.Script):
         return controls
 
     def process(self, p: Any, *args: Any) -> None:
-        """Gives the job other passes if its method makes them."""
+        """Gives the job other passes if its method makes them, before ControlNet fits its pictures to their sizes
+        (metadata.ini).
+        """
         options = self._options(p, args)
         if options is None or options.method is not Method.NATIVE_FIRST:
             return
         try:
             with wholly_or_not(p):
                 if said := arrange(p, options):
+                    if is_controlled(find_model(p).unet):
+                        raise TooLate(AFTER_CONTROLNET)
                     prepare_prompts(p)
                     logger.info("%s", said)
         except Refused:  # said when the pass starts
             pass
+        except TooLate as error:
+            logger.warning("%s", error)
+            p.comment(f"HiDiffusion: {error}.")
         except Exception as error:
             logger.error(NOT_YOURS, exc_info=error)
             p.comment(f"HiDiffusion made the picture at once, without a native one first: unexpected: {error!r}.")

@@ -529,17 +529,25 @@ def test_a_lora_computed_beside_its_layers(host: Host, method: str, active: str)
     assert said(host.txt2img(ON, **request)[1])["HiDiffusion"].startswith("RAU-Net")  # no LoRA in this one
 
 
-@pytest.mark.parametrize("sort", ["control", "t2iadapter"])
-def test_a_controlnet(host: Host, sort: str) -> None:
+def controlnet_unit(host: Host, sort: str) -> dict[str, Any]:
+    """A unit with the host's model of that sort; skips if there is none."""
     name = next((name for name in host.webui.controlnets() if sort in name), None)
     if name is None:
         pytest.skip("this host has no such ControlNet model")
-    # sd-webui-controlnet takes no model narrower than the real ones, so this host has a checkpoint that is as wide.
-    wide = next((name for name in host.webui.checkpoints() if "full-random" in name), None)
-    settings = {"override_settings": {"sd_model_checkpoint": wide}} if wide else {}
-    request = {**host.size(1024, 768), "steps": 3, **settings}
     picture = encode(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8))
-    unit = {"enabled": True, "model": name, "image": picture, "weight": 1.0}
+    return {"enabled": True, "model": name, "image": picture, "weight": 1.0}
+
+
+def settings_for_controlnets(host: Host) -> dict[str, Any]:
+    """sd-webui-controlnet takes no model narrower than the real ones, so such a host has one checkpoint as wide."""
+    wide = next((name for name in host.webui.checkpoints() if "full-random" in name), None)
+    return {"override_settings": {"sd_model_checkpoint": wide}} if wide else {}
+
+
+@pytest.mark.parametrize("sort", ["control", "t2iadapter"])
+def test_a_controlnet(host: Host, sort: str) -> None:
+    unit = controlnet_unit(host, sort)
+    request = {**host.size(1024, 768), "steps": 3, **settings_for_controlnets(host)}
 
     def with_controlnet(options: Any) -> list[np.ndarray]:
         payload = host.payload(options, dict(request))
@@ -629,13 +637,11 @@ def test_an_interrupt_of_a_small_picture_first(host: Host, method: str, at: int)
     assert same(host.txt2img()[0], expected)
 
 
-@pytest.mark.parametrize("batch", [{}, {"batch_size": 2, "n_iter": 2}])
-def test_native_first_is_what_its_text_says_of_hires_fix(host: Host, batch: dict[str, int]) -> None:
-    size = {**host.size(1024, 768), "steps": 6, **batch}
-    images, info = host.txt2img({**ON, "method": "Native first"}, **size)
+def told_hires_fix(info: dict[str, Any]) -> dict[str, Any]:
+    """The hires fix that a picture's text tells of, as a payload."""
     told = info["extra_generation_params"]
     width, height = map(int, told["Hires resize"].split("x"))
-    by_hand = {
+    return {
         "width": info["width"],
         "height": info["height"],
         "enable_hr": True,
@@ -645,10 +651,40 @@ def test_native_first_is_what_its_text_says_of_hires_fix(host: Host, batch: dict
         "hr_second_pass_steps": told["Hires steps"],
         "denoising_strength": told["Denoising strength"],
         "hr_cfg": 5,
-        "steps": 6,
-        **batch,
     }
+
+
+@pytest.mark.parametrize("batch", [{}, {"batch_size": 2, "n_iter": 2}])
+def test_native_first_is_what_its_text_says_of_hires_fix(host: Host, batch: dict[str, int]) -> None:
+    size = {**host.size(1024, 768), "steps": 6, **batch}
+    images, info = host.txt2img({**ON, "method": "Native first"}, **size)
+    by_hand = {**size, **told_hires_fix(info)}
     assert same(images, host.txt2img({**ON, "method": "Native first"}, **by_hand)[0])
+
+
+@pytest.mark.parametrize("method", SMALL_FIRST)
+def test_a_controlnet_with_a_small_picture_first(host: Host, method: str) -> None:
+    unit = controlnet_unit(host, "control")
+    request = {**host.size(1024, 768), "steps": 6, **settings_for_controlnets(host)}
+    options = {**ON, "method": method}
+
+    def made(options: Any, *units: dict[str, Any], **payload: Any) -> tuple[list[np.ndarray], dict[str, Any]]:
+        payload = host.payload(options, payload)
+        payload.setdefault("alwayson_scripts", {})["ControlNet"] = {"args": [*units]}
+        images, info = host.webui.txt2img(**payload)
+        return images[:1], info
+
+    plain, _ = made(options, **request)
+    images, info = made(options, unit, **request)
+    assert not same(images, plain)
+    if method == "Native first":
+        assert same(images, made(options, unit, **{**request, **told_hires_fix(info)})[0])
+        off = made(None, unit, **{**request, **told_hires_fix(info)})[0]
+        assert same(off, made({**options, "msw_msa": False}, unit, **request)[0])
+    else:
+        assert "relay" in said(info)["HiDiffusion"]  # at which sizes, or why not
+        assert not same(images, made(None, unit, **request)[0])
+    assert same(made(options, **request)[0], plain)
 
 
 @pytest.mark.parametrize("method", SMALL_FIRST)

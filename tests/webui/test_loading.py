@@ -29,10 +29,10 @@ def copies(tmp_path: Path) -> Iterator[list[Path]]:
     server.create_app([REPOSITORY])
 
 
-def made(app: object) -> tuple[str, dict[str, str]]:
+def made(app: object, **settings: object) -> tuple[str, dict[str, str]]:
     """A picture by the page's API, and what its infotext says."""
     payload = {"width": 256, "height": 256, "steps": 2, "seed": 1, "prompt": "a cat"}
-    payload["alwayson_scripts"] = {"HiDiffusion": {"args": [{"enabled": True, "native_size": 128}]}}
+    payload["alwayson_scripts"] = {"HiDiffusion": {"args": [{"enabled": True, "native_size": 128, **settings}]}}
     response = TestClient(app).post("/sdapi/v1/txt2img", json=payload)  # type: ignore[arg-type]
     assert response.status_code == 200, response.text
     return response.json()["images"][0], json.loads(response.json()["info"])["extra_generation_params"]
@@ -74,3 +74,25 @@ def test_reloaded_ten_times_it_is_there_once_and_makes_the_same_picture() -> Non
     assert [getattr(route, "path", "") for route in app.routes].count(PATH) == 1
     plot = next(data.module for data in scripts.scripts_data if data.script_class.__module__ == "xyz_grid.py")
     assert len([axis for axis in plot.axis_options if "[HiDiffusion]" in axis.label]) == len(SETTINGS)
+
+
+CONTROLNET = """
+from modules import scripts
+class Script(scripts.Script):
+    def title(self): return "ControlNet"
+    def show(self, is_img2img): return scripts.AlwaysVisible
+    def ui(self, is_img2img): return []
+    def process(self, p, *args): p.extra_generation_params["Seen"] = (p.width, p.enable_hr, p.hr_resize_x)
+"""
+"""Looks when sd-webui-controlnet does at the sizes that it fits its picture to."""
+
+
+def test_controlnet_fits_its_picture_to_both_passes_of_native_first(tmp_path: Path) -> None:
+    scripts_of = tmp_path / "sd-webui-controlnet" / "scripts"
+    scripts_of.mkdir(parents=True)
+    (scripts_of / "controlnet.py").write_text(CONTROLNET)
+    try:
+        _, told = made(server.create_app([scripts_of.parent, REPOSITORY]), method="Native first")
+    finally:
+        server.create_app([REPOSITORY])
+    assert told["Seen"] == [128, True, 256]

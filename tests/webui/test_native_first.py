@@ -14,7 +14,7 @@ from fastapi.testclient import TestClient
 from hidiffusion_ext.core.native_first import RESTART_NOISE
 from hidiffusion_ext.core.schedule import DISCRETE
 from hidiffusion_ext.webui import script
-from hidiffusion_ext.webui.script import HiDiffusionScript
+from hidiffusion_ext.webui.script import AFTER_CONTROLNET, HiDiffusionScript
 from modules import sd_models
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -168,6 +168,21 @@ def test_what_fails_on_the_way_to_it_costs_no_picture(
     (comment,) = jobs[0].comments
     assert "at once, without a native one first: unexpected: KeyError('hr_something')" in comment
     assert not any(key.startswith("Hires") for key in told["extra_generation_params"])
+
+
+def test_a_controlnet_that_came_first_leaves_one_pass(client: TestClient, caplog: pytest.LogCaptureFixture) -> None:
+    unet = sd_models.model_data.sd_model.model.diffusion_model
+    own = unet.forward
+    unet.forward, unet._original_forward = lambda *args, **kwargs: own(*args, **kwargs), own
+    try:
+        pictures, told = made(client, {}, **LARGE)
+        in_one_pass, _ = made(client, {"method": "HiDiffusion"}, **LARGE)
+    finally:
+        del unet.forward, unet._original_forward
+    assert pictures == in_one_pass
+    assert AFTER_CONTROLNET in caplog.text
+    assert (told["width"], told["height"]) == (192, 256)
+    assert told["extra_generation_params"]["HiDiffusion"].startswith("RAU-Net")
 
 
 def test_a_hires_prompt_counts(client: TestClient) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import configparser
 import importlib.util
 import inspect
 import sys
@@ -27,7 +28,7 @@ def load_scripts() -> None:
     global scripts_txt2img, scripts_img2img
     scripts_data.clear()
     script_callbacks.clear_callbacks()
-    for folder in [paths.script_path, *extension_dirs]:
+    for folder in [paths.script_path, *_in_order(extension_dirs)]:
         for path in sorted((Path(folder) / "scripts").glob("*.py")):
             before = sys.path
             try:
@@ -44,3 +45,25 @@ def load_scripts() -> None:
             finally:
                 sys.path = before
     scripts_txt2img, scripts_img2img = ScriptRunner(), ScriptRunner()
+
+
+def _in_order(folders: list[str]) -> list[str]:
+    """The extensions' folders; one that names others as `Before` in its metadata.ini comes before them."""
+    ordered: list[str] = []
+
+    def add(folder: str) -> None:
+        for other in folders:
+            if other not in ordered and Path(folder).name in _before(other):
+                add(other)
+        if folder not in ordered:
+            ordered.append(folder)
+
+    for folder in folders:
+        add(folder)
+    return ordered
+
+
+def _before(folder: str) -> list[str]:
+    metadata = configparser.ConfigParser()
+    metadata.read(Path(folder) / "metadata.ini")
+    return " ".join(section.get("Before", "") for section in metadata.values()).split()
