@@ -185,7 +185,7 @@ def _relay(stack: ExitStack, unet: nn.Module, plan: Plan, run: Run) -> None:
             return None
         run.did(Work.RELAY)
         sigma = levels.sigma(run.timestep)
-        wanted = levels.sigma(_smaller_timestep(plan, run, run.stage)) if run.stage.native else 0.0
+        wanted = _smaller_noise(plan, run, run.stage) if run.stage.native else 0.0
         current = relay.Call(args[0], run.stage.latent, sigma, wanted, v_prediction=plan.v_prediction)
         timesteps = args[1] if len(args) > 1 else kwargs["timesteps"]
         fewer = timesteps.new_full(timesteps.shape, levels.at_sigma(current.sigma_small), dtype=torch.float32)
@@ -197,12 +197,19 @@ def _relay(stack: ExitStack, unet: nn.Module, plan: Plan, run: Run) -> None:
     patching.change_output(stack, unet, lambda found: current.output(found) if current else found)
 
 
-def _smaller_timestep(plan: Plan, run: Run, stage: Stage) -> float:
-    """The timestep of a native stage in a call: even steps from the pass's first to where means would have it end."""
-    levels = run.schedule.levels
+def _smaller_noise(plan: Plan, run: Run, stage: Stage) -> float:
+    """The noise of a native stage in a call: in even steps from a half of the pass's first to that of means at its end.
+
+    Where means have as much by themselves, up to twice the native side, they are taken as they are.
+    """
+    levels, kept = run.schedule.levels, relay.noise_kept(plan.latent, stage.latent)
+    if kept >= relay.LEAST_AT_FIRST:
+        return 0.0
     first, last = run.schedule.timesteps[0], max(levels.after(stage.span.end), run.schedule.timesteps[-1])
-    end = levels.at_sigma(levels.sigma(last) * relay.noise_kept(plan.latent, stage.latent))
-    return first - (first - run.timestep) * (first - end) / max(first - last, levels.tolerance)
+    begin = levels.at_sigma(levels.sigma(first) * relay.LEAST_AT_FIRST)
+    end = levels.at_sigma(levels.sigma(last) * kept)
+    share = (first - run.timestep) / max(first - last, levels.tolerance)
+    return levels.sigma(begin - share * (begin - end))
 
 
 def _redilate(stack: ExitStack, unet: nn.Module, run: Run, site: Redilation) -> None:

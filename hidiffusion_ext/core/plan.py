@@ -129,8 +129,7 @@ class Stage:
     Attributes:
         latent: That size, (height, width) in latent cells.
         span: When.
-        native: Whether that is the native size: self-attentions need no windows there, and the noise goes from that of
-            the whole pass to what the next stage goes on with.
+        native: Whether that is the native size, where a pass begins and self-attentions need no windows.
     """
 
     latent: Size

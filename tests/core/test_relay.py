@@ -97,14 +97,10 @@ def called(
 
 
 def test_the_unet_is_called_at_the_native_size_until_the_picture_is_handed_on() -> None:
-    """Its noise goes in even steps from the pass's own to that of the means."""
     plan = relay(t1=0.5)
-    seen = [called(plan, timestep) for timestep in EVEN[:5]]
-    assert {(answer.shape[2:], size) for answer, (size, _) in seen} == {((16, 16), (8, 8))}
-    timesteps = [timestep for _, (_, timestep) in seen]
-    assert timesteps[0] == pytest.approx(EVEN[0])
-    end = DISCRETE.at_sigma(DISCRETE.sigma(DISCRETE.after(0.5)) / 2)
-    assert timesteps == pytest.approx([EVEN[0] - (EVEN[0] - end) * step / 5 for step in range(5)], abs=1)
+    answer, (size, timestep) = called(plan, EVEN[2])
+    assert (answer.shape[2:], size) == ((16, 16), (8, 8))
+    assert DISCRETE.sigma(timestep) == pytest.approx(DISCRETE.sigma(EVEN[2]) / 2)
     _, (size, timestep) = called(plan, EVEN[6])
     assert (size, timestep) == ((16, 16), pytest.approx(EVEN[6]))
     x, context = inputs(plan.latent, batch=2)
@@ -131,6 +127,15 @@ def test_from_three_times_the_side_on_there_is_a_stage_between() -> None:
     shares = count(plan, Schedule(EVEN)).shares
     assert shares[0] < shares[5] < shares[8] < 1
     assert relay(256).preset_t2 < relay(256).preset_t1
+
+
+def test_a_small_pass_begins_with_half_the_noise_and_goes_evenly_to_that_of_means() -> None:
+    plan = relay(256, t1=0.8, t2=0.5)
+    timesteps = [called(plan, timestep)[1][1] for timestep in EVEN[:6]]
+    begin = DISCRETE.at_sigma(DISCRETE.sigma(EVEN[0]) / 2)
+    end = DISCRETE.at_sigma(DISCRETE.sigma(DISCRETE.after(0.5)) / 4)
+    assert timesteps[:5] == pytest.approx([begin - (begin - end) * step / 5 for step in range(5)], abs=1)
+    assert DISCRETE.sigma(timesteps[5]) == pytest.approx(DISCRETE.sigma(EVEN[5]) / 2)  # the stage between takes means
 
 
 def test_the_layout_of_fewer_cells_is_settled_at_less_noise() -> None:
