@@ -26,6 +26,11 @@ PRESETS = {
 """(preset, is SDXL) -> (T1, T2) of the official code, which counts steps; shares of the noise are the same with its own
 schedule."""
 
+T1_OVER_PICTURE = 0.4
+"""The most that a preset's T1 is in a pass over a picture, whose layout is there: at four times the side the demo model
+keeps it at half of the noise without RAU-Net (3% of its pictures have too many objects, native ones 5%), and draws it
+worse with RAU-Net (docs/quality.md)."""
+
 T1_SDXL_CONTROLNET = 0.5
 """T1 of SDXL's 2x preset when a ControlNet guides the pass (official code)."""
 
@@ -41,6 +46,8 @@ def add_raunet(options: Options, plan: Plan, situation: Situation) -> Plan:
     t1, t2 = _between(enlargement) if preset is Preset.AUTO else PRESETS[preset, sdxl]
     if situation.controlnet and preset is Preset.X2 and sdxl:
         t1 = T1_SDXL_CONTROLNET
+    if situation.over_picture:
+        t1 = min(t1, T1_OVER_PICTURE)
     plan = dataclasses.replace(plan, preset=preset, preset_t1=t1, preset_t2=t2)
     if not options.rau_net:
         return plan

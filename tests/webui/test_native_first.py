@@ -55,7 +55,7 @@ def test_a_large_job_is_one_with_hires_fix(client: TestClient) -> None:
     strength = said["Denoising strength"]
     assert (told["width"], told["height"], said["Hires resize"]) == (120, 160, "192x256")
     assert said["Hires upscaler"] == "Lanczos"
-    assert said["Hires steps"] in (2, 3)
+    assert said["Hires steps"] in (6, 7)  # its least, or one more
     assert said["HiDiffusion hires"].startswith("MSW-MSA")
     assert said["HiDiffusion Method"] == "Native first"
     assert not {"HiDiffusion", "HiDiffusion refused"} & set(said)
