@@ -123,6 +123,6 @@ def _end(work: Work, span: Span, schedule: Schedule, done: Done | None) -> int:
     inside = schedule.steps_inside(span)
     if not inside or done is None:
         return inside[-1] + 1 if inside else 0
-    if work not in done.least or not schedule.inside(Span(span.start, WHOLE.end), done.least[work]):
-        return 0
-    return done.step(schedule, done.least[work])
+    least = done.least.get(work, math.inf)
+    with_it = [timestep for timestep in done.called if timestep >= least and schedule.inside(span, timestep)]
+    return done.step(schedule, min(with_it)) if with_it else 0

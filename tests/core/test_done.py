@@ -22,6 +22,7 @@ from hidiffusion_ext.core import (
     Run,
     Schedule,
     Situation,
+    Span,
     Work,
     anchored,
     damped,
@@ -186,6 +187,19 @@ def test_samplers_that_add_noise_before_each_call() -> None:
         if step <= 9:
             done.note(Work.STRIDED, timestep)
     assert done.step(schedule, done.least[Work.STRIDED]) == 9
+
+
+def test_each_stage_of_a_relay_has_its_own_end() -> None:
+    options = Options(native_size=64, method=Method.RELAY, t1=0.8, t2=0.5)
+    plan, done = make_plan(options, map_unet(UNETS[Family.SD1]), (32, 32)), Done()
+    schedule = Schedule(uniform_timesteps(10))
+    for timestep in schedule.timesteps:
+        done.note_call(timestep, planned=True)
+        done.note(Work.WINDOWS, timestep)
+        if schedule.inside(Span(0, 0.8), timestep):
+            done.note(Work.RELAY, timestep)
+    assert describe(plan, schedule, done=done) == describe(plan, schedule)
+    assert describe(plan, schedule).startswith("relay at 64x64 until step 5, 128x128 until step 8 of 10")
 
 
 @pytest.mark.parametrize("between", [0.5, 1 / 3])
