@@ -338,8 +338,9 @@ def test_an_error_in_the_model_costs_no_picture(host: Host, at: int) -> None:
     order = {"raise": {"where": "unet", "at": at, "what": "Exception"}}
     images, info = host.txt2img(ON, probe=[order], steps=3, **size)
     assert same(images, without) == (at == 0)
-    steps = (1,) if at == 0 else (at, at + 1)  # what fails ahead of our hooks counts as the step before
-    assert said(info)["HiDiffusion refused"].startswith(tuple(f"switched off in step {step} of 3" for step in steps))
+    reason = ": the model could not be run with it (RuntimeError: asked for in unet)"
+    # What fails ahead of our hooks is in no step that we know.
+    assert said(info)["HiDiffusion refused"] in (f"switched off{reason}", f"switched off in step {at + 1} of 3{reason}")
     assert said(info).get("HiDiffusion", "").endswith("MSW-MSA until step 2 of 3" if at else "")
     assert host.webui.fingerprint()["hooks"] == 0
     assert same(host.txt2img(steps=3, **size)[0], without)
