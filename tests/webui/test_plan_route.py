@@ -150,7 +150,7 @@ def test_notes_stand_beside_the_controls(client: TestClient) -> None:
     over_it = plan(client, **size, denoising_strength=0.4, split_guidance=2)
     assert over_it["passes"][0]["text"].startswith("MSW-MSA, split guidance 2")
     assert "anchor" not in over_it["without_effect"]
-    assert larger["notes"]["t1"] == "The preset has 0.4 at 256x256. The preset has 0.7 at 512x512."
+    assert larger["notes"]["t1"] == "The preset has 0.4 at 256x256. The preset has 0.4 at 512x512."
     scalecrafter = plan(client, **size, method="ScaleCrafter", msw_msa="false")
     idle = {"rau_net", "t2", "dispersion", "damped_guidance", "window_shift", "split_guidance", "anchor"}
     assert set(scalecrafter["without_effect"]) == idle
