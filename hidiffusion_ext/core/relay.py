@@ -121,9 +121,11 @@ def single_share(large: Size, small: Size, noise: float) -> float:
         noise: The standard deviation of what was 1, from `noise_kept` to 1.
     """
     kept, common = _variances(large, small)
+    if noise**2 <= kept:  # means have as much, or the sizes are the same
+        return 0.0
     # (1 - share)^2 kept + 2 share (1 - share) common + share^2 = noise^2
     square, linear = 1 - 2 * common + kept, common - kept
-    return ((linear**2 + square * max(noise**2 - kept, 0.0)) ** 0.5 - linear) / square
+    return ((linear**2 + square * (noise**2 - kept)) ** 0.5 - linear) / square
 
 
 def _variances(large: Size, small: Size) -> tuple[float, float]:

@@ -54,6 +54,7 @@ def test_the_noise_that_is_left_is_known(large: tuple[int, int], small: tuple[in
     assert shrink(noise, small).std().item() == pytest.approx(noise_kept(large, small), rel=0.01)
     if large == (32, 32):
         assert noise_kept(large, small) == pytest.approx(0.5)
+    assert single_share(large, large, 1.0) == 0
     for wanted in (noise_kept(large, small), 0.8, 1.0):
         share = single_share(large, small, wanted)
         mixed = shrink(noise, small) + share * (pick(noise, small) - shrink(noise, small))
