@@ -17,7 +17,7 @@ RESTART_STEPS = 0.3
 """The steps of the second pass for each step of the first: 15 for 50 (arXiv 2410.18410)."""
 
 LEAST_STEPS = 6
-"""Fewer steps in the second pass leave noise: with two DPM++ 2M's picture is full of it, with four it has specks."""
+"""Fewer steps in the second pass leave noise: with two DPM++ 2M's picture is full of it, with four it has grain."""
 
 AREA_BETWEEN = 0.8, 1.25
 """How far the first pass's area may be from the native one, to have the aspect of the picture."""

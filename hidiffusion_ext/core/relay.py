@@ -128,6 +128,7 @@ def single_share(large: Size, small: Size, noise: float) -> float:
     return ((linear**2 + square * (noise**2 - kept)) ** 0.5 - linear) / square
 
 
+@lru_cache(maxsize=16)
 def _variances(large: Size, small: Size) -> tuple[float, float]:
     """Of independent noise of 1: the variance of `shrink`, and its covariance with `pick`."""
     kept = common = 1.0
