@@ -64,11 +64,12 @@ class Done:
         """The step of the pass, from 1, in which the UNet was called with that noise.
 
         A sampler that adds noise of its own before each call (Euler Dy, SMEA Dy) hardly ever calls it with the
-        schedule's, and calls it once a step. Those calls are counted from the end, if the pass came to it: the first
-        ones can all have the most noise that the model knows.
+        schedule's, and calls it once a step at most. Those calls are counted from the end, if the pass came to it:
+        the first ones can all have the most noise that the model knows. One that chooses its own steps (DPM adaptive)
+        hardly ever meets the schedule's noise either, but calls more often: there the noise tells the step.
         """
         at_steps = sum(schedule.has(called) for called in self.called)
-        if at_steps >= SOME * len(self.called):
+        if at_steps >= SOME * len(self.called) or len(self.called) > schedule.steps:
             return schedule.begun(timestep)
         if self.cut_short:
             return sum(called >= timestep for called in {*self.called, timestep})

@@ -220,3 +220,15 @@ def test_a_model_whose_noise_is_another_than_thought() -> None:
     run.done.note_call(1.1, planned=True)  # EDM's units
     run.done.note(Work.WINDOWS, 1.1)
     assert describe(plan, run.schedule, done=run.done) == f"MSW-MSA, no RAU-Net because {LESS_NOISE}"
+
+
+def test_a_sampler_that_chooses_its_own_steps() -> None:
+    """DPM adaptive calls far more often than the schedule has steps, and hardly ever with their noise."""
+    schedule = Schedule(uniform_timesteps(10))
+    done, ends = Done(), schedule.timesteps[4]
+    for call in range(100):
+        timestep = schedule.timesteps[0] * (1 - call / 100) - 0.37
+        done.note_call(timestep, planned=True)
+        if timestep >= ends:
+            done.note(Work.STRIDED, timestep)
+    assert done.step(schedule, done.least[Work.STRIDED]) == schedule.begun(done.least[Work.STRIDED])

@@ -197,6 +197,9 @@ BATCHES: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("batch", BATCHES)
 @pytest.mark.parametrize("method", ["HiDiffusion", "ScaleCrafter", "Relay"])
 def test_a_picture_does_not_depend_on_its_batch(host: Host, batch: str, method: str) -> None:
+    """But for the last digit of sums that other batches add up in another order: one level of 255, or what it is to
+    the host's own pictures."""
+
     def largest_difference(options: dict[str, Any] | None) -> int:
         """Between the pictures of the batch and those of single jobs with their seeds, in 1/255."""
         images, info = host.txt2img(options, **BATCHES[batch], **host.size(768, 768))
@@ -205,8 +208,8 @@ def test_a_picture_does_not_depend_on_its_batch(host: Host, batch: str, method: 
         singles = [(image, host.txt2img(options, seed=seed, **host.size(768, 768))[0][0]) for image, seed in pairs]
         return max(int(np.abs(image.astype(int) - single.astype(int)).max()) for image, single in singles)
 
-    hosts_own = largest_difference(None)
-    assert largest_difference({**ON, "method": method}) <= (1 if hosts_own else 0)
+    ours = largest_difference({**ON, "method": method})
+    assert ours <= 1 or ours <= largest_difference(None)
 
 
 def test_unequal_prompts_that_split_the_batch_change_nothing(host: Host) -> None:
