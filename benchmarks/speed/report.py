@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 
-from .subjects import BASELINE, OFFICIAL, OURS, VANILLA, Setting
+from .subjects import AUTOENCODER, BASELINE, OFFICIAL, OURS, VANILLA, Setting
 from .timing import Timing
 
 PASS = "pass"
 """The phase that stands for the whole pass: every phase's time by its number of steps."""
+
+JOBS = (20, 50)
+"""The steps of the whole jobs that are put together: UNet calls, and pictures decoded and encoded."""
 
 COMPARABLE = "RAU-Net + MSW-MSA"
 """What the official code does by default."""
@@ -20,11 +24,11 @@ COMPARABLE = "RAU-Net + MSW-MSA"
 
 @dataclass(frozen=True)
 class Row:
-    """One phase of a method at one setting, or its whole pass.
+    """One phase of a method at one setting, its whole pass, or a whole job.
 
     Attributes:
         steps: Of the pass.
-        seconds_median: Of one call, or of all calls of the pass.
+        seconds_median: Of one call, of all calls of the pass, or of the job.
         spread: Half the range of the middle half of the times, as a share of the median.
         speedup_over_vanilla: By time, over the unpatched UNet of the same library.
         bound: The same by operations; None where they were not counted.
@@ -54,24 +58,44 @@ class Row:
 
 
 def rows(setting: Setting, timings: Sequence[Timing]) -> list[Row]:
-    """A row per pass, and before it one per phase if there are several, method by method."""
+    """A row per pass, before it one per phase if there are several, after it one per job, method by method."""
     by_method = {name: list(group) for name, group in groupby(timings, key=lambda timing: timing.method.name)}
+    pictures = {timing.phase.name: timing.median for timing in by_method.pop(AUTOENCODER, [])}
     result: list[Row] = []
     for name, phases in by_method.items():
         (vanilla,) = by_method[BASELINE.get(name, VANILLA)]
+        row = partial(_row, setting, vanilla)
         if len(phases) > 1:
-            result += [_row(setting, name, timing.phase.name, [timing], vanilla, calls=[1]) for timing in phases]
-        result.append(_row(setting, name, PASS, phases, vanilla, calls=[timing.phase.count for timing in phases]))
+            result += [row(timing.phase.name, [timing], [1], 1) for timing in phases]
+        result.append(row(PASS, phases, _calls(phases, setting.steps), setting.steps))
+        for steps in JOBS if pictures else ():
+            result.append(row(f"job of {steps} steps", phases, _calls(phases, steps), steps, pictures))
     official = {row.phase: row for row in result if row.method == OFFICIAL}
     return [_with_official(row, official) if row.method == COMPARABLE else row for row in result]
 
 
+def _calls(phases: Sequence[Timing], steps: int) -> list[int]:
+    counts = phases[0].method.counts(steps)
+    return [counts[timing.phase.name] for timing in phases]
+
+
 def _row(
-    setting: Setting, method: str, phase: str, timings: Sequence[Timing], vanilla: Timing, calls: Sequence[int]
+    setting: Setting,
+    vanilla: Timing,
+    phase: str,
+    timings: Sequence[Timing],
+    calls: Sequence[int],
+    unpatched_calls: int,
+    pictures: Mapping[str, float] | None = None,
 ) -> Row:
-    seconds = sum(timing.median * count for timing, count in zip(timings, calls))
-    speedup = vanilla.median * sum(calls) / seconds
-    bound = _bound(timings, vanilla, calls)
+    """A row for so many calls of each phase against so many of the unpatched UNet, both with their pictures."""
+
+    def decoding(timing: Timing) -> float:
+        return sum(pictures[part] for part in timing.method.pictures) if pictures else 0.0
+
+    seconds = sum(timing.median * count for timing, count in zip(timings, calls)) + decoding(timings[0])
+    speedup = (vanilla.median * unpatched_calls + decoding(vanilla)) / seconds
+    bound = None if pictures else _bound(timings, calls, vanilla, unpatched_calls)
     peaks = [timing.peak_bytes for timing in timings if timing.peak_bytes is not None]
     return Row(
         setting.model,
@@ -81,7 +105,7 @@ def _row(
         str(setting.dtype).removeprefix("torch."),
         setting.device,
         setting.steps,
-        method,
+        timings[0].method.name,
         phase,
         round(seconds, 5),
         round(max(timing.spread for timing in timings), 3),
@@ -93,12 +117,12 @@ def _row(
     )
 
 
-def _bound(timings: Sequence[Timing], vanilla: Timing, calls: Sequence[int]) -> float | None:
+def _bound(timings: Sequence[Timing], calls: Sequence[int], vanilla: Timing, unpatched_calls: int) -> float | None:
     operations = [timing.phase.operations for timing in timings]
     plain = vanilla.phase.operations
     if plain is None or any(count is None for count in operations):
         return None
-    return plain * sum(calls) / sum((count or 0) * times for count, times in zip(operations, calls))
+    return plain * unpatched_calls / sum((count or 0) * times for count, times in zip(operations, calls))
 
 
 def _with_official(row: Row, official: dict[str, Row]) -> Row:

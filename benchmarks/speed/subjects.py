@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -24,6 +24,7 @@ from hidiffusion_ext.core.sizes import CELL, Size
 from ldm_unet import SD15, SDXL, Shape, ldm_unet
 from official_hidiffusion import NAMES, DiffusionPipeline, diffusers_unet
 
+from .autoencoder import Autoencoder
 from .hyper_tile import TILE, hyper_tile
 
 MODELS = {"sd15": SD15, "sdxl": SDXL}
@@ -53,6 +54,10 @@ BASELINE = {OFFICIAL: VANILLA_DIFFUSERS, VANILLA_DIFFUSERS: VANILLA_DIFFUSERS}
 
 ALWAYS = "always"
 
+AUTOENCODER = "autoencoder"
+DECODE, DECODE_NATIVE, ENCODE = "decode", "decode native", "encode"
+"""What is timed of the autoencoder: a large picture, and what lies between a native one and a large one."""
+
 
 @dataclass(frozen=True)
 class Setting:
@@ -71,13 +76,17 @@ class Setting:
         return self.height // CELL, self.width // CELL
 
     @property
-    def timesteps(self) -> list[float]:
-        """The official code's schedule: evenly spaced, the last step at 1."""
-        return [1000 / self.steps * (self.steps - 1 - step) + 1 for step in range(self.steps)]
+    def schedule(self) -> Schedule:
+        return uniform(self.steps)
 
     @property
-    def schedule(self) -> Schedule:
-        return Schedule(self.timesteps)
+    def timesteps(self) -> list[float]:
+        return list(self.schedule.timesteps)
+
+
+def uniform(steps: int) -> Schedule:
+    """The official code's schedule: evenly spaced, the last step at 1."""
+    return Schedule([1000 / steps * (steps - 1 - step) + 1 for step in range(steps)])
 
 
 @dataclass(frozen=True)
@@ -87,14 +96,12 @@ class Phase:
     Attributes:
         name: What is active in them.
         step: One of them.
-        count: How many there are.
         count_operations: Counts the floating-point operations of one call, which takes seconds.
     """
 
     name: str
     step: int
-    count: int
-    count_operations: Callable[[], int | None]
+    count_operations: Callable[[], int | None] = lambda: None
 
     @cached_property
     def operations(self) -> int | None:
@@ -108,12 +115,32 @@ Call = Callable[[int, Run | None], None]
 
 @dataclass(frozen=True)
 class Method:
-    """A way to run a pass: `open()` patches and gives the run, if there is one; `call(step, run)` evaluates once."""
+    """A way to make a picture.
+
+    Attributes:
+        phases: Its kinds of UNet calls.
+        counts: How many calls of each phase a job of so many steps has.
+        open: Patches, and gives the run, if there is one.
+        call: Evaluates once, at a step, with what `open` gave.
+        pictures: What a job needs of the autoencoder.
+    """
 
     name: str
     phases: tuple[Phase, ...]
+    counts: Callable[[int], Mapping[str, int]]
     open: Callable[[], Patch]
     call: Call
+    pictures: tuple[str, ...] = (DECODE,)
+
+
+def always(steps: int) -> dict[str, int]:
+    """The counts of a method whose calls are all the same."""
+    return {ALWAYS: steps}
+
+
+def twice(steps: int) -> dict[str, int]:
+    """The counts of a native pass and a second one over its picture."""
+    return {"native": steps, "over the picture": second_steps(steps)}
 
 
 @contextmanager
@@ -155,54 +182,72 @@ class Subject:
         factory: dict[str, Any] = {"device": setting.device, "dtype": setting.dtype}
         self.x = torch.randn(setting.batch, 4, *setting.latent, **factory)
         self.context = torch.randn(setting.batch, 77, self.shape.context, **factory)
+        native = make_plan(OURS["MSW-MSA"], map_unet(self.unet), setting.latent).native
+        width, height = first_size(setting.width, setting.height, native)
+        self.native = replace(setting, width=width, height=height)
+        self.small = torch.randn(setting.batch, 4, *self.native.latent, **factory)
 
     def methods(self) -> Iterator[Method]:
         """Every method that runs at this setting, the plain UNet first."""
-        unpatched = (Phase(ALWAYS, 0, self.setting.steps, partial(self.counter.count, nullcontext(), 0)),)
-        yield Method(VANILLA, unpatched, nullcontext, self._call)
+        unpatched = (Phase(ALWAYS, 0, partial(self.counter.count, nullcontext(), 0)),)
+        yield Method(VANILLA, unpatched, always, nullcontext, self._call)
         seen: list[Plan] = []
         for name, options in OURS.items():
             plan = make_plan(options, map_unet(self.unet), self.setting.latent)
             halves = not self.setting.schedule.steps_inside(plan.damped) or self.setting.batch % 2 == 0
             if plan.active and plan not in seen and halves:
                 seen.append(plan)
-                yield Method(name, self._phases(plan), partial(self._patched, plan), self._call)
-        yield self._native_first()
+                yield self._planned(name, plan, partial(self._patched, plan), self._call)
+        yield from self._two_passes()
         plain, patched = (diffusers_unet(self.unet, self.shape).to(self.x) for _ in range(2))
-        yield Method(VANILLA_DIFFUSERS, unpatched, nullcontext, self._call_diffusers(plain))
+        yield Method(VANILLA_DIFFUSERS, unpatched, always, nullcontext, self._call_diffusers(plain))
         official_code.apply_hidiffusion(
             DiffusionPipeline(patched, NAMES[self.shape.family], self.setting.steps)  # type: ignore[arg-type]
         )
         plan = make_plan(Options(), map_unet(self.unet), self.setting.latent)
         if plan.active:
-            yield Method(OFFICIAL, self._phases(plan), nullcontext, self._call_diffusers(patched))
-        uncounted = (Phase(ALWAYS, 0, self.setting.steps, lambda: None),)
-        yield Method("token merging 50%", uncounted, self._token_merging, self._call)
+            yield self._planned(OFFICIAL, plan, nullcontext, self._call_diffusers(patched))
+        yield Method("token merging 50%", (Phase(ALWAYS, 0),), always, self._token_merging, self._call)
         yield self._deep_shrink()
         yield self._hyper_tile()
+        yield self._autoencoder()
 
-    def _native_first(self) -> Method:
-        """The native pass and the last steps of a pass over its picture; reading and writing pictures is not in it."""
-        setting, situation = self.setting, Situation(hires=True, over_picture=True)
-        plan = make_plan(Options(rau_net=False), map_unet(self.unet), setting.latent, situation)
-        width, height = first_size(setting.width, setting.height, plan.native)
-        native = replace(setting, width=width, height=height)
-        small = torch.nn.functional.interpolate(self.x, size=native.latent)
-        last = setting.steps - 1
+    def _planned(self, name: str, plan: Plan, open: Callable[[], Patch], call: Call) -> Method:
+        """A pass cut where what is active changes."""
+
+        def counts(steps: int) -> Counter[str]:
+            return Counter(_active(plan, step, uniform(steps)) for step in range(steps))
+
+        active = [_active(plan, step, self.setting.schedule) for step in range(self.setting.steps)]
+        steps = {phase: active.index(phase) for phase in dict.fromkeys(active)}
+        phases = (Phase(phase, step, self._counting(plan, step)) for phase, step in steps.items())
+        return Method(name, tuple(phases), counts, open, call)
+
+    def _two_passes(self) -> Iterator[Method]:
+        """Hires fix: a native pass and the last steps of a pass over its picture, as it is and with MSW-MSA."""
+        last = self.setting.steps - 1
+        situation = Situation(hires=True, over_picture=True)
+        plan = make_plan(OURS["MSW-MSA"], map_unet(self.unet), self.setting.latent, situation)
+        native = Phase("native", 0, lambda: OperationCounter(self.shape, self.native).count(nullcontext(), 0))
 
         def call(step: int, run: Run | None) -> None:
-            t = torch.full((len(self.x),), setting.timesteps[step], device=self.x.device)
-            evaluate(self.unet, self.x if step == last else small, t, self.context, run)
+            self._evaluate(step, run, self.x if step == last else self.small)
 
-        phases = (
-            Phase("native", 0, setting.steps, lambda: OperationCounter(self.shape, native).count(nullcontext(), 0)),
-            Phase("windows", last, second_steps(setting.steps), self._counting(plan, last)),
-        )
-        return Method("Native first", phases, partial(self._patched, plan), call)
+        around: dict[str, tuple[Callable[[], Patch], Callable[[], int]]] = {
+            "hires fix": (nullcontext, self._counting(None, last))
+        }
+        if plan.active:
+            around["Native first"] = (partial(self._patched, plan), self._counting(plan, last))
+        for name, (patch, count) in around.items():
+            phases = native, Phase("over the picture", last, count)
+            yield Method(name, phases, twice, patch, call, (DECODE_NATIVE, ENCODE, DECODE))
 
     def _call(self, step: int, run: Run | None) -> None:
-        t = torch.full((len(self.x),), self.setting.timesteps[step], device=self.x.device)
-        evaluate(self.unet, self.x, t, self.context, run)
+        self._evaluate(step, run, self.x)
+
+    def _evaluate(self, step: int, run: Run | None, x: torch.Tensor) -> None:
+        t = torch.full((len(x),), self.setting.timesteps[step], device=x.device)
+        evaluate(self.unet, x, t, self.context, run)
 
     def _call_diffusers(self, unet: nn.Module) -> Call:
         # The official code counts calls in every module it patched; the count is set to the step that is timed.
@@ -219,16 +264,8 @@ class Subject:
     def _patched(self, plan: Plan) -> Patch:
         return carried_out(self.unet, plan, self.setting.timesteps)
 
-    def _phases(self, plan: Plan) -> tuple[Phase, ...]:
-        """The pass cut where what is active changes."""
-        active = [_active(plan, step, self.setting.schedule) for step in range(self.setting.steps)]
-        return tuple(
-            Phase(name, active.index(name), count, self._counting(plan, active.index(name)))
-            for name, count in Counter(active).items()
-        )
-
-    def _counting(self, plan: Plan, step: int) -> Callable[[], int]:
-        return lambda: self.counter.count(self.counter.patched(plan), step)
+    def _counting(self, plan: Plan | None, step: int) -> Callable[[], int]:
+        return lambda: self.counter.count(self.counter.patched(plan) if plan else nullcontext(), step)
 
     @contextmanager
     def _token_merging(self) -> Generator[None, None, None]:
@@ -241,23 +278,42 @@ class Subject:
             tomesd.remove_patch(model)
 
     def _deep_shrink(self) -> Method:
-        schedule, shrunk = self.setting.schedule, len(shrunk_steps(self.setting.schedule))
+        schedule = self.setting.schedule
+        first = len(shrunk_steps(schedule))
 
         def around(unet: nn.Module) -> AbstractContextManager[None]:
             return deep_shrink(unet, map_unet(unet), schedule)
 
-        def phase(name: str, step: int, count: int) -> Phase:
-            return Phase(name, step, count, lambda: self.counter.count(around(self.counter.unet), step))
+        def counts(steps: int) -> dict[str, int]:
+            shrunk = len(shrunk_steps(uniform(steps)))
+            return {"shrunk": shrunk, "nothing": steps - shrunk}
 
-        phases = phase("shrunk", 0, shrunk), phase("nothing", shrunk, schedule.steps - shrunk)
-        return Method("Deep Shrink", phases, lambda: around(self.unet), self._call)
+        def phase(name: str, step: int) -> Phase:
+            return Phase(name, step, lambda: self.counter.count(around(self.counter.unet), step))
+
+        phases = phase("shrunk", 0), phase("nothing", first)
+        return Method("Deep Shrink", phases, counts, lambda: around(self.unet), self._call)
 
     def _hyper_tile(self) -> Method:
         def around(unet: nn.Module) -> AbstractContextManager[None]:
             return hyper_tile(unet, map_unet(unet), self.setting.latent, TILE // CELL)
 
-        always = Phase(ALWAYS, 0, self.setting.steps, lambda: self.counter.count(around(self.counter.unet), 0))
-        return Method("HyperTile", (always,), lambda: around(self.unet), self._call)
+        phase = Phase(ALWAYS, 0, lambda: self.counter.count(around(self.counter.unet), 0))
+        return Method("HyperTile", (phase,), always, lambda: around(self.unet), self._call)
+
+    def _autoencoder(self) -> Method:
+        model = Autoencoder().to(self.x)
+        work = [
+            (DECODE, partial(model.decode, self.x)),
+            (DECODE_NATIVE, partial(model.decode, self.small)),
+            (ENCODE, partial(model.encode_size_of, self.x)),
+        ]
+
+        def call(step: int, run: Run | None) -> None:
+            work[step][1]()
+
+        phases = tuple(Phase(name, step) for step, (name, _) in enumerate(work))
+        return Method(AUTOENCODER, phases, lambda steps: {}, nullcontext, call, ())
 
 
 def _active(plan: Plan, step: int, schedule: Schedule) -> str:

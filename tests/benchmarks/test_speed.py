@@ -12,11 +12,12 @@ import torch
 from unets import inputs, tiny_shape, tiny_unet
 
 from benchmarks.speed import subjects
+from benchmarks.speed.autoencoder import STRUCTURE
 from benchmarks.speed.hyper_tile import hyper_tile
 from benchmarks.speed.overhead import overhead
 from benchmarks.speed.profiling import KINDS, OTHER, profile_in_turns, profile_table
 from benchmarks.speed.report import plot, rows, table, update_file
-from benchmarks.speed.subjects import Method, OperationCounter, Phase, Setting, Subject
+from benchmarks.speed.subjects import Method, OperationCounter, Phase, Setting, Subject, always
 from benchmarks.speed.timing import Timing, time_in_turns
 from benchmarks.speed.window_attention import window_attention
 from hidiffusion_ext.core import Family, Options, make_plan, map_unet
@@ -53,7 +54,8 @@ def test_the_operations_of_scalecrafter() -> None:
 
 
 def make_tiny(monkeypatch: pytest.MonkeyPatch, native: int) -> None:
-    """Makes a model "tiny" with a native side of so many pixels."""
+    """Makes a model "tiny" with a native side of so many pixels, and the autoencoder narrow."""
+    monkeypatch.setitem(STRUCTURE, "ch", 32)
     monkeypatch.setitem(subjects.MODELS, "tiny", tiny_shape(Family.SD1))
     for name, options in subjects.OURS.items():
         monkeypatch.setitem(subjects.OURS, name, replace(options, native_size=native))
@@ -75,11 +77,15 @@ def test_every_method_is_timed_and_leaves_the_unet_as_it_was(tiny: Subject) -> N
     with torch.inference_mode():
         assert torch.equal(tiny.unet(tiny.x, t, context=tiny.context), before)
     ours = next(method for method in methods if method.name == "RAU-Net + MSW-MSA")
-    assert [(p.name, p.step, p.count) for p in ours.phases] == [("strided pair + windows", 0, 20), ("windows", 20, 30)]
+    assert [(p.name, p.step) for p in ours.phases] == [("strided pair + windows", 0), ("windows", 20)]
+    assert ours.counts(50) == {"strided pair + windows": 20, "windows": 30}
+    assert ours.counts(20) == {"strided pair + windows": 8, "windows": 12}
     stretched = next(method for method in methods if method.name == "ScaleCrafter")
     plain, strided, windows = (phase.operations or 0 for phase in (methods[0].phases[0], *ours.phases))
     assert 0 < strided < windows < plain
-    assert [(p.name, p.step, p.count) for p in stretched.phases] == [("re-dilation by 2", 0, 30), ("nothing", 30, 20)]
+    assert [(p.name, p.step) for p in stretched.phases] == [("re-dilation by 2", 0), ("nothing", 30)]
+    native_first = next(method for method in methods if method.name == "Native first")
+    assert native_first.counts(50) == {"native": 50, "over the picture": 15}
 
 
 @pytest.mark.parametrize(
@@ -122,8 +128,8 @@ def test_a_profile_shows_each_kind_of_operation_where_it_is(tiny: Subject) -> No
     assert profile_table(profiles).count("\n") == 1 + len(profiles)
 
     x = torch.ones(64, 64)
-    phases = (Phase("always", 0, 1, lambda: None),)
-    move = Method("move", phases, nullcontext, lambda step, run: x.index_select(0, torch.arange(64)))
+    phases = (Phase("always", 0),)
+    move = Method("move", phases, always, nullcontext, lambda step, run: x.index_select(0, torch.arange(64)))
     (shares,) = profile_in_turns([move], 1, "cpu").values()
     assert {kind for kind, seconds in shares.items() if seconds} == {"copies and resizes", OTHER}
 
@@ -143,8 +149,8 @@ def test_windows_are_timed_with_and_without_cutting(shape: Shape) -> None:
 
 
 def test_every_method_runs_in_half_precision(monkeypatch: pytest.MonkeyPatch) -> None:
-    make_tiny(monkeypatch, 40)
-    subject = Subject(Setting("tiny", 128, 128, 2, torch.bfloat16, "cpu", steps=10))
+    make_tiny(monkeypatch, 64)
+    subject = Subject(Setting("tiny", 192, 192, 2, torch.bfloat16, "cpu", steps=10))
     with torch.inference_mode():
         methods = list(subject.methods())
         assert {"ScaleCrafter + dispersion", "ScaleCrafter + damped guidance"} <= {method.name for method in methods}
@@ -153,13 +159,19 @@ def test_every_method_runs_in_half_precision(monkeypatch: pytest.MonkeyPatch) ->
                 method.call(0, run)
 
 
-def timing(name: str, phases: dict[str, tuple[int, int | None, float]]) -> list[Timing]:
-    """{phase: (steps, operations, seconds per call)}"""
+def timing(
+    name: str, phases: dict[str, tuple[int, int | None, float]], pictures: tuple[str, ...] = ("decode",)
+) -> list[Timing]:
+    """{phase: (steps of 50, operations, seconds per call)}"""
     made = tuple(
-        Phase(phase, 0, count, partial(int, operations) if operations else lambda: None)
-        for phase, (count, operations, _) in phases.items()
+        Phase(phase, 0, partial(int, operations) if operations else lambda: None)
+        for phase, (_, operations, _) in phases.items()
     )
-    method = Method(name, made, nullcontext, lambda step, run: None)
+
+    def counts(steps: int) -> dict[str, int]:
+        return {phase: count * steps // 50 for phase, (count, _, _) in phases.items()}
+
+    method = Method(name, made, counts, nullcontext, lambda step, run: None, pictures)
     return [Timing(method, phase, (phases[phase.name][2],) * 3, peak_bytes=8) for phase in made]
 
 
@@ -180,6 +192,7 @@ def test_rows_put_a_pass_together_and_compare_ratios(tmp_path: Path) -> None:
     merging = made[-1]
     assert (merging.phase, merging.speedup_over_vanilla, merging.bound) == ("pass", 2.0, None)
     path = tmp_path / "speed.json"
+    assert not any("job" in row.phase for row in made)
     assert update_file(path, made) == made
     assert update_file(path, made[:2]) == made[:2]  # the same setting measured again
     both = update_file(path, rows(setting("sd15", 2048), timings))
@@ -187,3 +200,20 @@ def test_rows_put_a_pass_together_and_compare_ratios(tmp_path: Path) -> None:
     assert "| RAU-Net + MSW-MSA | first | 4.00 | 4.00 | 1.00 | 0.75 |" in table(made)
     plot(made, tmp_path / "speed.png")
     assert (tmp_path / "speed.png").stat().st_size > 1000
+
+
+def test_a_job_has_its_pictures_too() -> None:
+    timings = [
+        *timing("vanilla", {"always": (50, 100, 4.0)}),
+        *timing("hires fix", {"native": (50, 10, 0.5), "over": (15, 100, 4.0)}, ("decode native", "encode", "decode")),
+        *timing("autoencoder", {"decode": (0, None, 8.0), "decode native": (0, None, 2.0), "encode": (0, None, 5.0)}),
+    ]
+    made = {(row.method, row.phase): row for row in rows(setting("sd15", 1024), timings)}
+    assert made["vanilla", "job of 50 steps"].seconds_median == 50 * 4 + 8
+    assert made["vanilla", "job of 20 steps"].seconds_median == 20 * 4 + 8
+    twice = made["hires fix", "job of 50 steps"]
+    assert twice.seconds_median == 50 * 0.5 + 15 * 4 + 15
+    assert (twice.speedup_over_vanilla, twice.bound) == (2.08, None)
+    assert made["hires fix", "job of 20 steps"].seconds_median == 20 * 0.5 + 6 * 4 + 15
+    assert made["hires fix", "pass"].bound == pytest.approx(50 * 100 / (50 * 10 + 15 * 100), abs=1e-3)
+    assert not any(method == "autoencoder" for method, _ in made)
