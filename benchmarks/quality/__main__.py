@@ -51,14 +51,26 @@ def main() -> None:
 
 
 def _run(arguments: argparse.Namespace, cells: list[Cell]) -> None:
-    """Samples what is missing, then measures and reports everything that is there."""
+    """Samples what is missing, then measures and reports everything that is there; or puts it side by side."""
     from .demo_sampler import DemoSampler
 
     sampler = DemoSampler(arguments.steps, arguments.guidance, arguments.precision == "bf16")
     store = Store(sampler.folder(arguments.out))
+    if arguments.command == "blind":
+        _blind(store, cells, list(sampler.captions))
+        return
     if arguments.command == "run" and not fill_cells(sampler, store, cells, arguments.images, arguments.minutes):
         print("The time is up; the same command goes on from here.")
     _report(arguments, store, list(sampler.captions))
+
+
+def _blind(store: Store, cells: list[Cell], captions: list[str]) -> None:
+    from .report import blind_sheet
+
+    there = sorted((cell for cell in cells if store.complete(cell)), key=lambda cell: (cell.height, cell.width))
+    for (height, width), group in groupby(there, lambda cell: (cell.height, cell.width)):
+        sheet = store.folder / f"blind-{height}x{width}.png"
+        print(f"{sheet}; which row is what: {blind_sheet(store, list(group), captions, sheet).name}")
 
 
 def _report(arguments: argparse.Namespace, store: Store, captions: list[str]) -> None:
@@ -108,8 +120,9 @@ def _parser() -> argparse.ArgumentParser:
         "command",
         nargs="?",
         default="run",
-        choices=["run", "report", "list", "prepare"],
-        help="run: sample what is missing and report (default); report: report only; list: show the cells; "
+        choices=["run", "report", "blind", "list", "prepare"],
+        help="run: sample what is missing and report (default); report: report only; blind: put the pictures side by "
+        "side without saying what they are; list: show the cells; "
         "prepare: train the classifier, count native objects, test the counter",
     )
     parser.add_argument(

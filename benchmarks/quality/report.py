@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -22,6 +23,7 @@ THUMBNAIL = 112
 """Longer side in pixels of a picture on a sheet."""
 
 LABEL_WIDTH = 290
+BLIND_COLUMNS, NUMBER_WIDTH = 6, 30
 HEADINGS = [
     "size (HxW)",
     "method",
@@ -95,22 +97,51 @@ def plot(rows: Sequence[Row], path: Path) -> None:
 
 def picture_sheet(store: Store, cells: Sequence[Cell], captions: Sequence[str], path: Path) -> None:
     """The first pictures of each cell, one row per cell, one column per prompt: nothing is picked by hand."""
+    rows = [(cell.method, cell) for cell in cells]
+    _save_sheet(store, rows, captions, path, columns=COLUMNS, side=THUMBNAIL, label_width=LABEL_WIDTH)
+
+
+def blind_sheet(store: Store, cells: Sequence[Cell], captions: Sequence[str], path: Path) -> Path:
+    """The same at full size, the rows numbered and in an order that nobody knows: for eyes that shall not be led.
+
+    Returns:
+        The file beside the sheet that says which row is what.
+    """
+    rows = [(str(number), cell) for number, cell in enumerate(random.sample(cells, len(cells)), 1)]
+    side = max(max(cell.height, cell.width) for cell in cells)
+    _save_sheet(store, rows, captions, path, columns=BLIND_COLUMNS, side=side, label_width=NUMBER_WIDTH)
+    key = path.with_suffix(".key.txt")
+    key.write_text("".join(f"{number}: {cell.name}\n" for number, cell in rows), encoding="utf-8")
+    return key
+
+
+def _save_sheet(
+    store: Store,
+    rows: Sequence[tuple[str, Cell]],
+    captions: Sequence[str],
+    path: Path,
+    *,
+    columns: int,
+    side: int,
+    label_width: int,
+) -> None:
+    """Labelled rows of as many columns as every cell has; `side` is the longer one of a picture."""
     font = ImageFont.load_default(14)
-    columns = min([COLUMNS, *(store.complete(cell) for cell in cells)])
-    heights = [round(THUMBNAIL * cell.height / max(cell.height, cell.width)) for cell in cells]
-    sheet = Image.new("RGB", (LABEL_WIDTH + columns * (THUMBNAIL + 4), 22 + sum(heights) + 4 * len(cells)), "white")
+    columns = min([columns, *(store.complete(cell) for _, cell in rows)])
+    heights = [round(side * cell.height / max(cell.height, cell.width)) for _, cell in rows]
+    sheet = Image.new("RGB", (label_width + columns * (side + 4), 22 + sum(heights) + 4 * len(rows)), "white")
     draw = ImageDraw.Draw(sheet)
     for index in range(columns):
         caption = captions[prompt_number(index, len(captions))]
-        draw.text((LABEL_WIDTH + index * (THUMBNAIL + 4), 3), caption[:20], "black", font)
+        draw.text((label_width + index * (side + 4), 3), caption[:20], "black", font)
     top = 22
-    for cell, height in zip(cells, heights, strict=True):
-        draw.text((4, top + height // 2 - 8), cell.method, "black", font)
+    for (label, cell), height in zip(rows, heights, strict=True):
+        draw.text((4, top + height // 2 - 8), label, "black", font)
         for index in range(columns):
             picture = Image.fromarray(store.read(cell, index)[0])
             width = round(height * cell.width / cell.height)
             picture = picture.resize((width, height), Image.Resampling.LANCZOS)
-            sheet.paste(picture, (LABEL_WIDTH + index * (THUMBNAIL + 4), top))
+            sheet.paste(picture, (label_width + index * (side + 4), top))
         top += height + 4
     path.parent.mkdir(parents=True, exist_ok=True)
     sheet.save(path, quality=85)

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from benchmarks.documents import END, insert_figures, start
 from benchmarks.quality.cells import REFERENCE_ROW, Cell, Store, all_cells, prompt_number
@@ -15,7 +16,7 @@ from benchmarks.quality.classifier import FEATURES, Classifier, load_classifier,
 from benchmarks.quality.detail import DetailNet
 from benchmarks.quality.measures import Measures
 from benchmarks.quality.preparing import load_native_counts
-from benchmarks.quality.report import picture_sheet, plot, table, write_rows
+from benchmarks.quality.report import blind_sheet, picture_sheet, plot, table, write_rows
 from benchmarks.quality.running import fill_cells
 
 DIRECT, REFERENCE = Cell("direct", 256, 128), Cell(REFERENCE_ROW, 128, 128)
@@ -135,3 +136,17 @@ def test_the_kept_classifier_and_counts_fit_together() -> None:
     assert features.shape == (1, FEATURES)
     assert 0 <= found[0] < len(counts)
     assert set(counts.values()) <= {1, 2}
+
+
+def test_a_blind_sheet_says_what_its_rows_are_only_beside_it(store: Store, tmp_path: Path) -> None:
+    colours = {Cell(f"method {number}", 64, 64): 40 * number for number in range(6)}
+    for cell, colour in colours.items():
+        store.write(cell, 0, np.full((64, 64, 3), colour, dtype=np.uint8), 1.0)
+    key = blind_sheet(store, list(colours), ["star"], tmp_path / "blind.png")
+    rows = [line.partition(": ") for line in key.read_text().splitlines()]
+    assert [number for number, _, _ in rows] == ["1", "2", "3", "4", "5", "6"]
+    sheet = np.asarray(Image.open(tmp_path / "blind.png"))
+    shown = [int(sheet[22 + row * 68 + 5, -10, 0]) for row in range(6)]
+    assert {name: colour for (_, _, name), colour in zip(rows, shown)} == {
+        cell.name: colour for cell, colour in colours.items()
+    }
