@@ -77,7 +77,7 @@ SIZES = [(32, 32), (32, 48), (64, 32), (33, 41), (40, 56)]
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 @pytest.mark.parametrize(
     ("latent", "steps"),
-    [*((size, 10) for size in SIZES), ((32, 32), 50)],
+    [*((size, 5) for size in SIZES), ((32, 32), 10), ((16, 16), 50)],
     ids=lambda value: "x".join(map(str, value)) if isinstance(value, tuple) else f"{value}steps",
 )
 def test_every_step_equals_the_official_code(
@@ -92,7 +92,7 @@ def test_every_step_equals_the_official_code(
 @pytest.mark.parametrize("latent", [(90, 160), (152, 104)])
 @pytest.mark.parametrize("case", [CASES["SD1.5 2x"], CASES["SDXL 2x"]], ids=["SD1.5 2x", "SDXL 2x"])
 def test_large_sizes_that_are_not_divisible_by_64(case: Case, latent: tuple[int, int]) -> None:
-    compare(case, latent, range(5), 5)
+    compare(case, latent, range(2), 3)
 
 
 def compare(case: Case, latent: tuple[int, int], steps: range, total: int) -> None:

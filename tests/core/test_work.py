@@ -119,8 +119,8 @@ def test_raunet_adds_one_resize_and_works_below_as_at_half_the_size() -> None:
 
 
 @torch.no_grad()
-def peak_bytes(unet: LdmUNet, patch: AbstractContextManager[None], time: float) -> int:
-    x, context = inputs(LATENT)
+def peak_bytes(unet: LdmUNet, latent: tuple[int, int], patch: AbstractContextManager[None], time: float) -> int:
+    x, context = inputs(latent)
     t = torch.tensor([time])
     with patch:
         unet(x, t, context=context)  # the tables of the windows are made once
@@ -129,19 +129,19 @@ def peak_bytes(unet: LdmUNet, patch: AbstractContextManager[None], time: float) 
     return memory.peak
 
 
-@pytest.mark.parametrize("native", [NATIVE, NATIVE // 2], ids=["2x", "4x"])
+@pytest.mark.parametrize("latent", [HALF, LATENT], ids=["2x", "4x"])
 @pytest.mark.parametrize("msw_msa", [True, False])
 @pytest.mark.parametrize("method", Method)
 @pytest.mark.parametrize("family", Family)
 def test_no_call_needs_more_memory_than_the_unpatched_one(
-    family: Family, method: Method, msw_msa: bool, native: int
+    family: Family, method: Method, msw_msa: bool, latent: tuple[int, int]
 ) -> None:
     unet = tiny_unet(family)
-    wanted = Options(native_size=native, method=method, msw_msa=msw_msa, damped_guidance=False, dispersion=True)
-    plan = make_plan(wanted, map_unet(unet), LATENT)
-    vanilla = peak_bytes(unet, nullcontext(), 999.0)
+    wanted = Options(native_size=NATIVE // 2, method=method, msw_msa=msw_msa, damped_guidance=False, dispersion=True)
+    plan = make_plan(wanted, map_unet(unet), latent)
+    vanilla = peak_bytes(unet, latent, nullcontext(), 999.0)
     for time in uniform_timesteps(STEPS)[::3]:
-        assert peak_bytes(unet, patched(unet, plan), time) <= vanilla
+        assert peak_bytes(unet, latent, patched(unet, plan), time) <= vanilla
 
 
 def test_nothing_is_added_where_there_is_nothing_to_do() -> None:
