@@ -16,7 +16,7 @@ from hidiffusion_ext.core.sizes import FeatureSizes, feature_sizes
 from ldm_unet import LdmUNet
 
 STEPS = 10
-LATENT = (64, 64)
+LATENT = (32, 32)
 Control = dict[str, list[torch.Tensor | None]]
 
 
@@ -105,7 +105,7 @@ def test_every_residual_meets_its_features_while_raunet_is_active(family: Family
 def test_calls_of_another_size_keep_their_residuals() -> None:
     unet = controlled_unet(Family.SD1)
     plan = make_plan(Options.from_mapping({"native_size": 8, "preset": "2x"}), map_unet(unet), LATENT)
-    tile = (32, 32)
+    tile = (16, 16)
     made = residuals(unet, feature_sizes(plan.unet, tile))
     expected = call(unet, copied(made), latent=tile)
     with hidiffusion(unet, plan, Run(Schedule(uniform_timesteps(STEPS)))):

@@ -21,7 +21,7 @@ from hidiffusion_ext.core import (
 )
 from hidiffusion_ext.core.words import describe
 
-CASES = int(os.environ.get("FAULT_CASES", "1000"))
+CASES = int(os.environ.get("FAULT_CASES", "300"))
 
 
 ERRORS = [RuntimeError, torch.OutOfMemoryError, KeyboardInterrupt, Interrupted]

@@ -38,6 +38,7 @@ from hidiffusion_ext.core import (
 from hidiffusion_ext.core.plan import Redilation
 from hidiffusion_ext.core.planning_scalecrafter import TAU
 from hidiffusion_ext.core.redilation import factor_at, input_size
+from hidiffusion_ext.core.sizes import CELL
 from hidiffusion_ext.core.unet_map import Block
 from hidiffusion_ext.core.words import describe
 
@@ -47,8 +48,9 @@ from hidiffusion_ext.core.words import describe
 def test_every_step_equals_the_official_code(family: Family, enlargement: float, steps: int) -> None:
     depth = 2 if family is Family.SDXL else 1
     unet = tiny_unet(family, depth=depth, deep=depth)
-    side = int(enlargement * 16)  # halves evenly: the official code rounds odd sizes down
-    plan = scalecrafter_plan(unet, (side, side), native_size=128)
+    cells = 16 if enlargement == 2.5 else 8  # the side halves evenly: the official code rounds odd sizes down
+    side = int(enlargement * cells)
+    plan = scalecrafter_plan(unet, (side, side), native_size=CELL * cells)
     theirs, timesteps = copy.deepcopy(unet), uniform_timesteps(steps)
     schedule = Schedule(timesteps)
     full = official_factors(theirs, OFFICIAL[family, enlargement])

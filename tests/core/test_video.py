@@ -15,7 +15,7 @@ from hidiffusion_ext.core.damped_guidance import damp
 from ldm_unet import LdmUNet
 
 FRAMES = 3
-STEPS = 10
+STEPS = 5
 
 
 class MotionModule(nn.Module):
@@ -67,7 +67,7 @@ def test_motion_modules_hide_no_site() -> None:
         assert (ours.up is None) == (theirs.up is None)
 
 
-@pytest.mark.parametrize("latent", [(16, 16), (19, 26), (16, 8)])
+@pytest.mark.parametrize("latent", [(16, 16), (19, 18), (16, 8)])
 @pytest.mark.parametrize("options", METHODS, ids=str)
 def test_clips_of_any_size_are_changed_until_their_step_and_then_nothing_is_left(
     options: dict[str, Any], latent: tuple[int, int]

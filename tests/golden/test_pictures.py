@@ -20,8 +20,8 @@ MEAN_TOLERANCE, LARGEST_TOLERANCE = 0.5, 24
 """Of 255. Rounding differs between processors and thread counts; see `test_the_tolerance_sees_a_step_more_or_less`."""
 
 TWICE = (2 * NATIVE, 2 * NATIVE)
-FIXED_SET_STRIDE = 8
-"""Every eighth caption is drawn."""
+FIXED_SET_STRIDE = 16
+"""Every sixteenth caption is drawn."""
 
 
 @pytest.fixture(scope="module")

@@ -27,7 +27,7 @@ COMMON = dict(
     legacy=False,
 )
 CONFIGS = {
-    "sd1": dict(channel_mult=[1, 2, 4, 4], attention_resolutions=[4, 2, 1], num_heads=2),
+    "sd1": dict(channel_mult=[1, 2, 2, 2], attention_resolutions=[4, 2, 1], num_heads=2),
     "sdxl": dict(
         channel_mult=[1, 2, 4],
         attention_resolutions=[4, 2],
