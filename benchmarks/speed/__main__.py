@@ -20,7 +20,7 @@ from benchmarks.documents import insert_figures  # noqa: E402
 from .overhead import overhead  # noqa: E402
 from .profiling import profile_in_turns, profile_table  # noqa: E402
 from .report import plot, rows, table, update_file  # noqa: E402
-from .subjects import MODELS, Setting, Subject  # noqa: E402
+from .subjects import AUTOENCODER, MODELS, Setting, Subject  # noqa: E402
 from .timing import time_in_turns  # noqa: E402
 from .window_attention import window_attention  # noqa: E402
 
@@ -46,7 +46,7 @@ def main() -> None:
 def _measure(setting: Setting, arguments: argparse.Namespace) -> None:
     print(f"\n{setting}", flush=True)
     subject = Subject(setting)
-    patterns = ["vanilla*", *arguments.methods]
+    patterns = ["vanilla*", AUTOENCODER, *arguments.methods]
     methods = [method for method in subject.methods() if any(fnmatch(method.name, pattern) for pattern in patterns)]
     measured = rows(setting, time_in_turns(methods, arguments.repeats, setting.device))
     print(table(measured), flush=True)
@@ -85,7 +85,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--steps", type=int, default=50, help="of the pass that is put together from the phases")
     parser.add_argument("--repeats", type=int, default=3, help="how often each call is timed")
-    parser.add_argument("--methods", nargs="+", default=["*"], help="patterns; the plain UNets always run")
+    parser.add_argument("--methods", nargs="+", default=["*"], help="patterns; what they are compared with always runs")
     parser.add_argument("--threads", type=int, help="CPU threads (default: torch's own choice)")
     parser.add_argument("--profile", action="store_true", help="print where the time goes, by kind of operation, too")
     parser.add_argument("--dry-run", action="store_true", help="only print")
