@@ -118,6 +118,7 @@ def all_cells() -> list[Cell]:
         (SQUARE_3X, [TRUE_ROW, TRUE_DECODED_ROW, "native + Lanczos", "direct"]),
         (SQUARE_3X, ["HiDiffusion", "HiDiffusion T1 0.3", "HiDiffusion T1 0.4"]),
         (SQUARE_4X, [second_pass(strength, "MSW-MSA only") for strength in (0.3, 0.5)]),
+        (SQUARE_4X, [second_pass(0.7, helper) for helper in ("MSW-MSA only", "HiDiffusion")]),
         (SQUARE_2X, [NATIVE_FIRST, "Relay", "Relay T1 0.6"]),
         (SQUARE_4X, [NATIVE_FIRST, TWO_RESTARTS, "Relay"]),
         (SQUARE_4X, [guided(0.3, guidance) for guidance in GUIDED]),

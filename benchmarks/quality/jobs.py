@@ -38,7 +38,7 @@ from .cells import (
     second_pass,
     spaced,
 )
-from .methods import METHODS, MakePatch
+from .methods import METHODS, OVER_PICTURES, MakePatch
 from .rendering import rendered
 from .spacings import SPACINGS
 
@@ -214,7 +214,7 @@ JOBS: dict[str, Job] = {
         for steps in FEW_STEPS
     },
     **{
-        second_pass(strength, helper, in_pixels): with_second_pass(strength, METHODS[helper], in_pixels)
+        second_pass(strength, helper, in_pixels): with_second_pass(strength, OVER_PICTURES[helper], in_pixels)
         for in_pixels in (True, False)
         for strength in STRENGTHS
         for helper in HELPERS

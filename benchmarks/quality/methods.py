@@ -26,12 +26,13 @@ def _deep_shrink(end: float) -> MakePatch:
     return lambda model, size, seed: lambda timesteps: deep_shrink(model.unet, model.unet_map, Schedule(timesteps), end)
 
 
-def _hidiffusion(policy: Policy | None = None, **options: object) -> MakePatch:
+def _hidiffusion(policy: Policy | None = None, over_picture: bool = False, **options: object) -> MakePatch:
     """The project's own methods through the public core; with another shift policy if one is given."""
 
     def method(model: DemoModel, size: Size, seed: int) -> Patch:
         wanted = Options(native_size=NATIVE, **options)  # type: ignore[arg-type]
-        plan = make_plan(wanted, model.unet_map, (size[0] // CELL, size[1] // CELL), Situation(v_prediction=True))
+        situation = Situation(v_prediction=True, over_picture=over_picture)
+        plan = make_plan(wanted, model.unet_map, (size[0] // CELL, size[1] // CELL), situation)
 
         @contextmanager
         def patch(timesteps: Sequence[float]) -> Generator[Run | None]:
@@ -105,3 +106,6 @@ settled is proportional to that side (Hoogeboom et al. 2023, arXiv 2301.11093, s
 demo model's 16 cells are a quarter of SD1.5's 64: T1 0.4 is 0.8 at a quarter of the noise, T1 0.7 and T2 0.3 are 0.95
 and 0.7, ScaleCrafter's 0.6 is 0.9, Deep Shrink's 0.35 is 0.75.
 """
+
+OVER_PICTURES: dict[str, MakePatch] = {**METHODS, "HiDiffusion": _hidiffusion(over_picture=True)}
+"""The same in second passes: there a preset's T1 is 0.4 at most."""
