@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Generator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
 
 from demo_model import NATIVE, DemoModel, Patch, untouched
 from hidiffusion_ext.core import Method, Options, Preset, Run, Schedule, Situation, Span, WindowShift, make_plan
@@ -26,11 +27,11 @@ def _deep_shrink(end: float) -> MakePatch:
     return lambda model, size, seed: lambda timesteps: deep_shrink(model.unet, model.unet_map, Schedule(timesteps), end)
 
 
-def _hidiffusion(policy: Policy | None = None, over_picture: bool = False, **options: object) -> MakePatch:
+def _hidiffusion(policy: Policy | None = None, over_picture: bool = False, **options: Any) -> MakePatch:
     """The project's own methods through the public core; with another shift policy if one is given."""
 
     def method(model: DemoModel, size: Size, seed: int) -> Patch:
-        wanted = Options(native_size=NATIVE, **options)  # type: ignore[arg-type]
+        wanted = Options(native_size=NATIVE, **options)
         situation = Situation(v_prediction=True, over_picture=over_picture)
         plan = make_plan(wanted, model.unet_map, (size[0] // CELL, size[1] // CELL), situation)
 
@@ -64,11 +65,11 @@ def _counted_in_steps() -> MakePatch:
     return method
 
 
-def _custom(t1: float, t2: float = 0.0, policy: Policy | None = None, **options: object) -> MakePatch:
+def _custom(t1: float, t2: float = 0.0, policy: Policy | None = None, **options: Any) -> MakePatch:
     return _hidiffusion(policy, preset=Preset.X2, t1=t1, t2=t2, **options)
 
 
-def _scalecrafter(**options: object) -> MakePatch:
+def _scalecrafter(**options: Any) -> MakePatch:
     return _hidiffusion(**{"method": Method.SCALECRAFTER, "msw_msa": False, "damped_guidance": False, **options})
 
 
