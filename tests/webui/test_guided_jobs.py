@@ -61,9 +61,14 @@ def test_neutral_strengths_and_no_guidance_change_nothing(client: TestClient) ->
 
 
 def test_a_picture_does_not_depend_on_its_batch(client: TestClient) -> None:
-    first, second = made(client, GUIDED, batch_size=2, **HIRES)[0][-2:]
-    assert first == made(client, GUIDED, **HIRES)[0][-1]
-    assert first != second
+    """But for the last digit of sums that are added up in another order: one level of 255."""
+    alone = made(client, GUIDED, **HIRES)[0][-1]
+    first, second = (
+        int(np.abs(np.asarray(picture, int) - np.asarray(alone, int)).max())
+        for picture in made(client, GUIDED, batch_size=2, **HIRES)[0][-2:]
+    )
+    assert first <= 1
+    assert second > 10
 
 
 def test_img2img_is_guided_too_and_a_pass_from_noise_is_not(client: TestClient) -> None:
