@@ -98,7 +98,7 @@ def test_a_failure_while_patching_the_kth_site_leaves_nothing(
     st.sampled_from(list(UNETS)),
     st.integers(0, 10**6),
     st.integers(0, STEPS - 1),
-    st.sampled_from([RuntimeError, torch.OutOfMemoryError, KeyboardInterrupt]),
+    st.sampled_from([RuntimeError, torch.cuda.OutOfMemoryError, KeyboardInterrupt]),
 )
 def test_a_failure_inside_the_kth_module_leaves_nothing(
     family: Family, k: int, step: int, error: type[BaseException]

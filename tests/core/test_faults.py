@@ -24,7 +24,7 @@ from hidiffusion_ext.core.words import describe
 CASES = int(os.environ.get("FAULT_CASES", "300"))
 
 
-ERRORS = [RuntimeError, torch.OutOfMemoryError, KeyboardInterrupt, Interrupted]
+ERRORS = [RuntimeError, torch.cuda.OutOfMemoryError, KeyboardInterrupt, Interrupted]
 
 
 def test_random_failures_leave_nothing() -> None:

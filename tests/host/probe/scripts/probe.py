@@ -35,7 +35,7 @@ class Abort(BaseException):
 
 ERRORS = {
     "Exception": RuntimeError,
-    "OutOfMemory": torch.OutOfMemoryError,
+    "OutOfMemory": torch.cuda.OutOfMemoryError,
     "Abort": Abort,
     "InterruptedException": sd_samplers_common.InterruptedException,
 }
