@@ -44,6 +44,8 @@ class Host:
         return self.webui.txt2img(**self.payload(options, {**self.size(512, 512), **payload}))
 
     def img2img(self, options: Any = None, **payload: Any) -> tuple[list[np.ndarray], dict[str, Any]]:
+        """A1111 encodes the picture with noise from the global random numbers: those that a job ahead of it leaves."""
+        self.webui.img2img(steps=1, override_settings=payload.get("override_settings", {}))
         return self.webui.img2img(**self.payload(options, {**self.size(512, 512), **payload}))
 
 
@@ -481,7 +483,6 @@ def test_an_inpainting_model_with_nine_channels(host: Host) -> None:
         "override_settings": {"sd_model_checkpoint": "tiny-inpainting"},
         **size,
     }
-    # The host encodes the masked picture with noise from the global random numbers: the same from the second job on.
     plain = host.img2img(**request)[0]
     images, info = host.img2img(ON, **request)
     assert said(info)["HiDiffusion"] == "RAU-Net until step 2 of 5, MSW-MSA"
