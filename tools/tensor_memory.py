@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_iter
+from torch.utils._pytree import tree_flatten
 
 
 class TensorMemory(TorchDispatchMode):
@@ -41,4 +41,4 @@ class TensorMemory(TorchDispatchMode):
 
 
 def _storages(values: Any) -> list[torch.UntypedStorage]:
-    return [value.untyped_storage() for value in tree_iter(values) if isinstance(value, torch.Tensor)]
+    return [value.untyped_storage() for value in tree_flatten(values)[0] if isinstance(value, torch.Tensor)]

@@ -9,13 +9,14 @@ from typing import Any
 import pytest
 import torch
 from tensor_memory import TensorMemory
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 from unets import inputs, tiny_unet, uniform_timesteps
 
 from hidiffusion_ext.core import Family, Method, Options, Plan, Run, Schedule, hidiffusion, make_plan, map_unet
 from ldm_unet import LdmUNet
+
+attention = pytest.importorskip("torch.nn.attention", reason="PyTorch before 2.3 cannot count like this")
 
 LATENT, HALF = (32, 32), (16, 16)
 NATIVE = 128
@@ -63,7 +64,7 @@ def operations(
 def multiplications(unet: LdmUNet, latent: tuple[int, int], patch: AbstractContextManager[None]) -> dict[str, int]:
     """Floating-point operations by module, the whole UNet's under ''."""
     x, context = inputs(latent)
-    with patch, sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False, depth=None) as counter:
+    with patch, attention.sdpa_kernel(attention.SDPBackend.MATH), FlopCounterMode(display=False, depth=None) as counter:
         unet(x, torch.tensor([999.0]), context=context)
     root = type(unet).__name__
     return {
