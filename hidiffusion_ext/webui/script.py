@@ -95,7 +95,6 @@ class HiDiffusionScript(scripts.Script):
     def ui(self, is_img2img: bool) -> list[Any]:
         controls = build_panel(self.elem_id)
         self.infotext_fields = [(c, infotext.reader(setting)) for c, setting in zip(controls, SETTINGS.values())]
-        self.paste_field_names = infotext.ALL_KEYS
         return controls
 
     def process(self, p: Any, *args: Any) -> None:
