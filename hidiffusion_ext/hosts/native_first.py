@@ -19,8 +19,8 @@ from .schedules import asked_schedule, hires_steps, in_hires_pass
 UPSCALER = "hidiffusion_upscaler"
 """The host's option with the name of the upscaler between the passes."""
 
-USUAL_UPSCALER = "Lanczos"
-"""A plain kernel in pixels, which every host has."""
+LANCZOS, NAMELESS = "Lanczos", "None"
+"""The same kernel in pixels, by a name that not every host has (Forge Neo), and by one that says nothing."""
 
 STRENGTHS = [hundredths / 100 for hundredths in range(1, 100)]
 """As fine as the page has them."""
@@ -87,13 +87,19 @@ def prepare_prompts(p: Any) -> None:
 
 def upscaler() -> str:
     """The upscaler chosen on the Settings page, if the host still has it."""
-    chosen = getattr(shared.opts, UPSCALER, USUAL_UPSCALER)
-    return chosen if chosen in upscalers() else USUAL_UPSCALER
+    chosen = getattr(shared.opts, UPSCALER, "")
+    return chosen if chosen in upscalers() else usual_upscaler()
+
+
+def usual_upscaler() -> str:
+    """Lanczos, as this host calls it."""
+    return LANCZOS if LANCZOS in upscalers() else NAMELESS
 
 
 def upscalers() -> list[str]:
-    """The host's upscalers that enlarge pixels."""
-    return [known.name for known in shared.sd_upscalers if known.name != "None"]
+    """The host's upscalers that enlarge pixels, each once."""
+    names = [known.name for known in shared.sd_upscalers]
+    return [name for name in names if name != NAMELESS or LANCZOS not in names]
 
 
 def _second_pass(p: Any) -> tuple[int, float]:

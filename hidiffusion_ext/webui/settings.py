@@ -13,7 +13,7 @@ import gradio as gr
 from modules import shared
 
 from ..core.options import SETTINGS, Choice, OptionError, Options, Setting, plain
-from ..hosts.native_first import UPSCALER, USUAL_UPSCALER, upscalers
+from ..hosts.native_first import UPSCALER, upscalers, usual_upscaler
 
 SECTION = ("hidiffusion", "HiDiffusion")
 CONSOLE = "hidiffusion_console"
@@ -27,10 +27,8 @@ def add_settings() -> None:
     shared.opts.add_option("hidiffusion_about", _in_section(shared.OptionHTML(about)))
     for setting in SETTINGS.values():
         shared.opts.add_option(_key(setting), _in_section(_default_of(setting)))
-    names = {"choices": upscalers()}
-    enlarging = shared.OptionInfo(
-        USUAL_UPSCALER, "HiDiffusion: upscaler of the method Native first", gr.Dropdown, names
-    )
+    names, label = {"choices": upscalers()}, "HiDiffusion: upscaler of the method Native first"
+    enlarging = shared.OptionInfo(usual_upscaler(), label, gr.Dropdown, names)
     shared.opts.add_option(UPSCALER, _in_section(enlarging.info("between its passes; it enlarges the small picture")))
     label = "HiDiffusion: say on the console what each sampling pass gets"
     console = shared.OptionInfo(True, label, gr.Checkbox).info("problems are always said")

@@ -13,9 +13,10 @@ from fastapi.testclient import TestClient
 
 from hidiffusion_ext.core.native_first import RESTART_NOISE
 from hidiffusion_ext.core.schedule import DISCRETE
+from hidiffusion_ext.hosts.native_first import upscalers, usual_upscaler
 from hidiffusion_ext.webui import script
 from hidiffusion_ext.webui.script import AFTER_CONTROLNET, HiDiffusionScript
-from modules import sd_models
+from modules import sd_models, shared
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 LARGE = {"width": 192, "height": 256, "steps": 8}
@@ -228,3 +229,13 @@ def test_the_upscaler_is_the_settings(client: TestClient) -> None:
     assert pictures != made(client, {}, **LARGE)[0]
     _, told = made(client, {}, **LARGE, override_settings={"hidiffusion_upscaler": "gone"})
     assert told["extra_generation_params"]["Hires upscaler"] == "Lanczos"
+
+
+def test_a_host_that_has_lanczos_by_no_name(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forge Neo has "None", which is the same, and models."""
+    expected, _ = made(client, {}, **LARGE)
+    monkeypatch.setattr(shared, "sd_upscalers", [one for one in shared.sd_upscalers if one.name == "None"])
+    pictures, told = made(client, {}, **LARGE)
+    assert told["extra_generation_params"]["Hires upscaler"] == "None"
+    assert pictures == expected
+    assert usual_upscaler() in upscalers()  # what the Settings page offers
