@@ -7,6 +7,7 @@ import io
 import json
 import urllib.error
 import urllib.request
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -66,6 +67,7 @@ class WebUI:
             cfg_scale=5,
         )
         if payload.get("enable_hr"):
+            default["hr_upscaler"] = self.upscaler
             default["hr_additional_modules"] = ["Use same choices"]  # Forge makes no second pass without it
         probe = payload.pop("probe", None)
         if probe is not None:
@@ -76,6 +78,11 @@ class WebUI:
         """Posts a payload as it is to /sdapi/v1/`tab`."""
         answer = self.call(f"/sdapi/v1/{tab}", payload)
         return [np.asarray(decode(text).convert("RGB")) for text in answer["images"]], json.loads(answer["info"])
+
+    @cached_property
+    def upscaler(self) -> str:
+        """For hires fix: of latents where the host has that, else of pixels."""
+        return "Latent" if self.call("/sdapi/v1/latent-upscale-modes") else "None"
 
     def checkpoints(self) -> list[str]:
         """The names of the models it can load."""

@@ -69,7 +69,7 @@ def random_job(choose: random.Random, checkpoints: list[str]) -> dict[str, Any]:
         "probe": [choose.choice([{}, {}, {}, {"interrupt": 2}, {"raise": {"where": "unet", "at": 1}}])],
     }
     if choose.random() < 0.2:
-        job |= {"enable_hr": True, "hr_scale": 1.5, "hr_upscaler": "Latent", "denoising_strength": 0.7}
+        job |= {"enable_hr": True, "hr_scale": 1.5, "denoising_strength": 0.7}
     if choose.random() < 0.1:
         job["override_settings"] = {"sd_model_checkpoint": choose.choice(checkpoints)}
     return job

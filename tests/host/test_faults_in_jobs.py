@@ -37,7 +37,7 @@ def faulty_job(choose: random.Random) -> dict[str, Any]:
         "probe": [{"fault": {"place": place, "at": at, "what": choose.choice(WHAT)}}],
     }
     if choose.random() < 0.3:
-        job |= {"enable_hr": True, "hr_scale": 1.5, "hr_upscaler": "Latent", "denoising_strength": 0.7}
+        job |= {"enable_hr": True, "hr_scale": 1.5, "denoising_strength": 0.7}
     return job
 
 

@@ -79,11 +79,7 @@ def test_switched_off_pictures_are_those_of_a_host_that_never_had_it(
             return one.img2img(options)[0]
         if job == "large":
             return one.txt2img(options, steps=2, **one.size(1024, 768))[0]
-        hires = (
-            {"enable_hr": True, "hr_scale": 1.5, "hr_upscaler": "Latent", "denoising_strength": 0.7}
-            if job == "hires"
-            else {}
-        )
+        hires = {"enable_hr": True, "hr_scale": 1.5, "denoising_strength": 0.7} if job == "hires" else {}
         return one.txt2img(options, **hires)[0]
 
     expected = make(webui_without, None)
@@ -103,11 +99,14 @@ def test_nothing_happens_at_the_native_size(host: Host) -> None:
 def test_large_pictures_are_changed_and_say_so(host: Host, width: int, height: int) -> None:
     size = host.size(width, height)
     images, info = host.txt2img(ON, steps=3, **size)
-    assert images[0].shape == (size["height"], size["width"], 3)
+    plain, _ = host.txt2img(steps=3, **size)
+    assert images[0].shape == plain[0].shape
+    if images[0].shape != (size["height"], size["width"], 3):
+        pytest.skip("this host makes pictures of such sizes in others")
     odd = any(side // 8 % 2 for side in size.values())
     assert said(info)["HiDiffusion"] == "RAU-Net until step 1 of 3, MSW-MSA" + " on resized odd feature maps" * odd
     assert "HiDiffusion: " in info["infotexts"][0]
-    assert not same(images, host.txt2img(steps=3, **size)[0])
+    assert not same(images, plain)
     assert same(images, host.txt2img(ON, steps=3, **size)[0])
 
 
@@ -122,7 +121,7 @@ def test_scalecrafter(host: Host) -> None:
     dispersed, info = host.txt2img({**strong, "dispersion": True}, steps=3, **size)
     assert said(info)["HiDiffusion"] == "re-dilation with dispersed convolution until step 2 of 3"
     assert not same(images, dispersed)
-    hires = {"enable_hr": True, "hr_scale": 2, "hr_upscaler": "Latent", "denoising_strength": 0.7}
+    hires = {"enable_hr": True, "hr_scale": 2, "denoising_strength": 0.7}
     _, info = host.txt2img(options, **host.size(384, 384), **hires)
     assert said(info)["HiDiffusion hires"].startswith("re-dilation")
 
@@ -178,7 +177,7 @@ def test_img2img_uses_the_steps_it_really_runs(host: Host, strength: float, acti
 
 
 def test_hires_fix_changes_the_pass_that_is_too_large(host: Host) -> None:
-    request = {"enable_hr": True, "hr_scale": 2, "hr_upscaler": "Latent", "denoising_strength": 0.7, "steps": 2}
+    request = {"enable_hr": True, "hr_scale": 2, "denoising_strength": 0.7, "steps": 2}
     images, info = host.txt2img(ON, **request)
     assert said(info).keys() - {"HiDiffusion Native size"} == {"HiDiffusion hires", "HiDiffusion version"}
     assert not same(images, host.txt2img(**request)[0])
@@ -201,6 +200,8 @@ BATCHES: dict[str, dict[str, Any]] = {
 def test_a_picture_does_not_depend_on_its_batch(host: Host, batch: str, method: str) -> None:
     """But for the last digit of sums that other batches add up in another order: one level of 255, or what it is to
     the host's own pictures."""
+    if BATCHES[batch].get("override_settings", {}).keys() - host.webui.call("/sdapi/v1/options").keys():
+        pytest.skip("this host has no such setting")
 
     def largest_difference(options: dict[str, Any] | None) -> int:
         """Between the pictures of the batch and those of single jobs with their seeds, in 1/255."""
@@ -306,7 +307,7 @@ def test_a_refiner_takes_over_in_the_middle_of_the_pass(host: Host, refiner: str
 
 
 def test_a_hires_pass_with_a_checkpoint_of_its_own(host: Host) -> None:
-    hires = {"enable_hr": True, "hr_scale": 2, "hr_upscaler": "Latent", "denoising_strength": 0.7}
+    hires = {"enable_hr": True, "hr_scale": 2, "denoising_strength": 0.7}
     job = {"hr_checkpoint_name": "tiny-sd1-b", "steps": 4, **hires, **host.size(512, 512)}
     before, _ = host.txt2img(**job)
     images, info = host.txt2img(ON, **job)
@@ -621,13 +622,14 @@ OF_BOTH_KINDS = [*SAMPLERS[:2], ("DPM++ SDE", "Karras"), ("DDIM", "Automatic"), 
 def test_a_small_picture_first(host: Host, method: str, sampler: str, scheduler: str) -> None:
     request = {**host.size(1024, 768), "steps": 4, "sampler_name": sampler, "scheduler": scheduler}
     images, info = host.txt2img({**ON, "method": method}, **request)
-    assert images[0].shape[:2] == (request["height"], request["width"])
+    plain, _ = host.txt2img(**request)
+    assert images[0].shape == plain[0].shape
     if method == "Relay":
         assert said(info)["HiDiffusion"].startswith("relay at ")
     else:
         assert said(info)["HiDiffusion hires"].startswith("MSW-MSA")
         assert info["width"] * info["height"] <= 1.25 * host.native**2
-    assert not same(images, host.txt2img(**request)[0])
+    assert not same(images, plain)
     assert same(images, host.txt2img({**ON, "method": method}, **request)[0])
 
 

@@ -84,6 +84,7 @@ class Api:
             ("samplers", self.get_samplers, ["GET"]),
             ("schedulers", self.get_schedulers, ["GET"]),
             ("upscalers", self.get_upscalers, ["GET"]),
+            ("latent-upscale-modes", self.get_latent_upscale_modes, ["GET"]),
             ("memory", self.get_memory, ["GET"]),
             ("script-info", self.get_script_info, ["GET"]),
         ):
@@ -222,6 +223,9 @@ class Api:
 
     def get_upscalers(self):
         return [{"name": one.name, "model_name": None, "scale": 4} for one in shared.sd_upscalers]
+
+    def get_latent_upscale_modes(self):
+        return [{"name": name} for name in shared.latent_upscale_modes]
 
     def get_memory(self):
         return {"ram": {"error": "not looked at"}, "cuda": {"error": "unavailable"}}
