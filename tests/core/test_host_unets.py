@@ -1,7 +1,8 @@
 """The UNet classes of real hosts, with small random weights: every method, even and odd sizes, ControlNet, exact undo.
 
-FORGE_DIR, REFORGE_DIR and CLASSIC_DIR name checkouts of Forge, reForge and Forge Classic. Their modules need what those
-hosts need and have the same names, so run this file for one of them at a time, alone and in the host's own Python:
+FORGE_DIR, REFORGE_DIR, CLASSIC_DIR and NEO_DIR name checkouts of Forge, reForge, Forge Classic and Forge Neo. Their
+modules need what those hosts need and have the same names, so run this file for one of them at a time, alone and in the
+host's own Python:
 
     FORGE_DIR=/path/to/forge /path/to/forge/venv/bin/python -m pytest tests/core/test_host_unets.py
 """
@@ -42,12 +43,16 @@ class Host(NamedTuple):
         unet: The class, as module:name.
         arguments: What its constructor needs beyond what all hosts' do.
         before: A function to call before the class is imported, as module:name.
+        flags: What it is started with, to run on a CPU.
+        packages: The folder with what it brings along.
     """
 
     variable: str
     unet: str
     arguments: dict[str, Any]
     before: str = ""
+    flags: tuple[str, ...] = ("--always-cpu", "--attention-pytorch")
+    packages: str = "packages_3rdparty"
 
 
 HOSTS = {
@@ -63,6 +68,13 @@ HOSTS = {
         "ldm_patched.ldm.modules.diffusionmodules.openaimodel:UNetModel",
         {"image_size": 32},
         before="modules_forge.initialization:initialize_forge",
+    ),
+    "Forge Neo": Host(
+        "NEO_DIR",
+        "backend.nn.unet:IntegratedUNet2DConditionModel",
+        {},
+        flags=("--cpu", "--use-pytorch-cross-attention"),
+        packages="modules_forge/packages",
     ),
 }
 LAYOUTS: dict[Family, dict[str, Any]] = {
@@ -94,9 +106,9 @@ def host(request: pytest.FixtureRequest) -> tuple[Host, type[nn.Module]]:
     if host.variable not in os.environ:
         pytest.skip(f"set {host.variable} to a checkout of {request.param} to run this on its UNet")
     folder = Path(os.environ[host.variable]).resolve()
-    sys.path[:0] = [str(folder), str(folder / "packages_3rdparty")]
+    sys.path[:0] = [str(folder), str(folder / host.packages)]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["webui", "--always-cpu", "--attention-pytorch"])
+        patch.setattr(sys, "argv", ["webui", *host.flags])
         try:
             if host.before:
                 load(host.before)()

@@ -228,7 +228,9 @@ def plot(host: Host, x: tuple[str, Any], y: tuple[str, Any] = ("Nothing", "")) -
     axes: list[Any] = []
     for label, values in (x, y, ("Nothing", "")):
         axes += [labels.index(label), values, []]
-    return [*axes, False, True, False, False, False, False, False, 0, True]
+    others = [argument["value"] for argument in info["args"][len(axes) :]]  # as many as the host has
+    others[0], others[1], others[-1] = False, True, True  # no legend, single pictures, values as text
+    return [*axes, *others]
 
 
 def infotexts(info: dict[str, Any]) -> list[str]:
