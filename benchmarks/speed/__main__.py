@@ -20,7 +20,7 @@ from benchmarks.documents import insert_figures  # noqa: E402
 from .overhead import overhead  # noqa: E402
 from .profiling import profile_in_turns, profile_table  # noqa: E402
 from .report import plot, rows, table, update_file  # noqa: E402
-from .subjects import AUTOENCODER, MODELS, Setting, Subject  # noqa: E402
+from .subjects import AUTOENCODER, BASELINE, MODELS, VANILLA, Setting, Subject  # noqa: E402
 from .timing import time_in_turns  # noqa: E402
 from .window_attention import window_attention  # noqa: E402
 
@@ -46,8 +46,10 @@ def main() -> None:
 def _measure(setting: Setting, arguments: argparse.Namespace) -> None:
     print(f"\n{setting}", flush=True)
     subject = Subject(setting)
-    patterns = ["vanilla*", AUTOENCODER, *arguments.methods]
-    methods = [method for method in subject.methods() if any(fnmatch(method.name, pattern) for pattern in patterns)]
+    there = list(subject.methods())
+    wanted = {method.name for method in there if any(fnmatch(method.name, pattern) for pattern in arguments.methods)}
+    wanted |= {VANILLA, AUTOENCODER, *(BASELINE.get(name, VANILLA) for name in wanted)}
+    methods = [method for method in there if method.name in wanted]
     measured = rows(setting, time_in_turns(methods, arguments.repeats, setting.device))
     print(table(measured), flush=True)
     if not arguments.dry_run:
