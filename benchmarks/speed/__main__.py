@@ -21,7 +21,7 @@ from .overhead import overhead  # noqa: E402
 from .profiling import profile_in_turns, profile_table  # noqa: E402
 from .report import plot, rows, table, update_file  # noqa: E402
 from .subjects import AUTOENCODER, BASELINE, MODELS, VANILLA, Setting, Subject  # noqa: E402
-from .timing import time_in_turns  # noqa: E402
+from .timing import time_in_turns, time_once  # noqa: E402
 from .window_attention import window_attention  # noqa: E402
 
 COMMAND = "python -m benchmarks.speed"
@@ -50,7 +50,10 @@ def _measure(setting: Setting, arguments: argparse.Namespace) -> None:
     wanted = {method.name for method in there if any(fnmatch(method.name, pattern) for pattern in arguments.methods)}
     wanted |= {VANILLA, AUTOENCODER, *(BASELINE.get(name, VANILLA) for name in wanted)}
     methods = [method for method in there if method.name in wanted]
-    measured = rows(setting, time_in_turns(methods, arguments.repeats, setting.device))
+    if arguments.repeats:
+        measured = rows(setting, time_in_turns(methods, arguments.repeats, setting.device))
+    else:
+        measured = rows(setting, time_once(methods, setting.device))
     print(table(measured), flush=True)
     if not arguments.dry_run:
         everything = update_file(RESULTS / "speed.json", measured)
@@ -86,7 +89,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--dtype", choices=list(DTYPES), default="fp32")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--steps", type=int, default=50, help="of the pass that is put together from the phases")
-    parser.add_argument("--repeats", type=int, default=3, help="how often each call is timed")
+    parser.add_argument("--repeats", type=int, default=3, help="how often each call is timed; 0: once, unwarmed")
     parser.add_argument("--methods", nargs="+", default=["*"], help="patterns; what they are compared with always runs")
     parser.add_argument("--threads", type=int, help="CPU threads (default: torch's own choice)")
     parser.add_argument("--profile", action="store_true", help="print where the time goes, by kind of operation, too")

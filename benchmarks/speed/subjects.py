@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import cache, cached_property, partial
 from typing import Any
 
 import hidiffusion.hidiffusion as official_code
@@ -199,14 +199,10 @@ class Subject:
                 seen.append(plan)
                 yield self._planned(name, plan, partial(self._patched, plan), self._call)
         yield from self._two_passes()
-        plain, patched = (diffusers_unet(self.unet, self.shape).to(self.x) for _ in range(2))
-        yield Method(VANILLA_DIFFUSERS, unpatched, always, nullcontext, self._call_diffusers(plain))
-        official_code.apply_hidiffusion(
-            DiffusionPipeline(patched, NAMES[self.shape.family], self.setting.steps)  # type: ignore[arg-type]
-        )
+        yield Method(VANILLA_DIFFUSERS, unpatched, always, *self._diffusers(official=False))
         plan = make_plan(Options(), map_unet(self.unet), self.setting.latent)
         if plan.active:
-            yield self._planned(OFFICIAL, plan, nullcontext, self._call_diffusers(patched))
+            yield self._planned(OFFICIAL, plan, *self._diffusers(official=True))
         yield Method("token merging 50%", (Phase(ALWAYS, 0),), always, self._token_merging, self._call)
         yield self._deep_shrink()
         yield self._hyper_tile()
@@ -249,17 +245,31 @@ class Subject:
         t = torch.full((len(x),), self.setting.timesteps[step], device=x.device)
         evaluate(self.unet, x, t, self.context, run)
 
-    def _call_diffusers(self, unet: nn.Module) -> Call:
-        # The official code counts calls in every module it patched; the count is set to the step that is timed.
-        counting = [module for module in unet.modules() if hasattr(module, "timestep")]
+    def _diffusers(self, *, official: bool) -> tuple[Callable[[], Patch], Call]:
+        """What opens and calls a diffusers UNet; it has weights of its own, so it is made only if it is opened."""
+
+        @cache
+        def made() -> nn.Module:
+            unet = diffusers_unet(self.unet, self.shape).to(self.x)
+            if official:
+                pipeline = DiffusionPipeline(unet, NAMES[self.shape.family], self.setting.steps)
+                official_code.apply_hidiffusion(pipeline)  # type: ignore[arg-type]
+            return unet
+
+        def open() -> Patch:
+            made()
+            return nullcontext()
 
         def call(step: int, run: Run | None) -> None:
-            for module in counting:
-                module.timestep = step  # type: ignore[assignment]
+            unet = made()
+            # The official code counts calls in every module it patched; the count is set to the step that is timed.
+            for module in unet.modules():
+                if hasattr(module, "timestep"):
+                    module.timestep = step  # type: ignore[assignment]
             t = torch.full((len(self.x),), self.setting.timesteps[step], device=self.x.device)
             unet(self.x, t, encoder_hidden_states=self.context)
 
-        return call
+        return open, call
 
     def _patched(self, plan: Plan) -> Patch:
         return carried_out(self.unet, plan, self.setting.timesteps)

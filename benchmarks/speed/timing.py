@@ -21,13 +21,14 @@ class Timing:
 
     Attributes:
         seconds: One call's, in the order measured.
-        peak_bytes: What the tensors of one call take at most at once, beyond the weights and the input.
+        peak_bytes: What the tensors of one call take at most at once, beyond the weights and the input; None if that
+            was not counted.
     """
 
     method: Method
     phase: Phase
     seconds: tuple[float, ...]
-    peak_bytes: int
+    peak_bytes: int | None
 
     @property
     def median(self) -> float:
@@ -42,6 +43,13 @@ class Timing:
 
 
 @torch.inference_mode()
+def time_once(methods: Sequence[Method], device: str) -> list[Timing]:
+    """One call of every phase of every method, where a call takes minutes: not warmed up, and no memory is counted."""
+    jobs = [(method, phase) for method in methods for phase in method.phases]
+    return [Timing(*job, (_timed(*job, device),), None) for job in tqdm(jobs, unit="call")]
+
+
+@torch.inference_mode()
 def time_in_turns(methods: Sequence[Method], repeats: int, device: str) -> list[Timing]:
     """One call of every phase of every method, `repeats` times over; before them one of each to warm up, whose memory
     is counted."""
@@ -50,17 +58,21 @@ def time_in_turns(methods: Sequence[Method], repeats: int, device: str) -> list[
     memory = [TensorMemory() for _ in jobs]
     turns = itertools.product(range(repeats + 1), enumerate(jobs))
     for turn, (index, (method, phase)) in tqdm(turns, total=(repeats + 1) * len(jobs), unit="call"):
-        with method.open() as run:
-            if turn == 0:
-                with memory[index]:
-                    method.call(phase.step, run)
-            else:
-                _finish(device)
-                started = time.perf_counter()
+        if turn == 0:
+            with method.open() as run, memory[index]:
                 method.call(phase.step, run)
-                _finish(device)
-                seconds[index].append(time.perf_counter() - started)
+        else:
+            seconds[index].append(_timed(method, phase, device))
     return [Timing(*job, tuple(seconds[index]), memory[index].peak) for index, job in enumerate(jobs)]
+
+
+def _timed(method: Method, phase: Phase, device: str) -> float:
+    with method.open() as run:
+        _finish(device)
+        started = time.perf_counter()
+        method.call(phase.step, run)
+        _finish(device)
+        return time.perf_counter() - started
 
 
 def _finish(device: str) -> None:
