@@ -22,6 +22,9 @@ COLUMNS = 8
 THUMBNAIL = 112
 """Longer side in pixels of a picture on a sheet."""
 
+PLOT_COLOURS = 32
+"""Enough for bars and letters, in a fraction of the bytes."""
+
 LABEL_WIDTH = 290
 BLIND_COLUMNS, NUMBER_WIDTH = 6, 30
 HEADINGS = [
@@ -93,6 +96,9 @@ def plot(rows: Sequence[Row], path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=80)
     plt.close(figure)
+    with Image.open(path) as image:
+        few = image.convert("RGB").quantize(PLOT_COLOURS)
+    few.save(path, optimize=True)
 
 
 def picture_sheet(store: Store, cells: Sequence[Cell], captions: Sequence[str], path: Path) -> None:
