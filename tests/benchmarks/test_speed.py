@@ -18,7 +18,7 @@ from benchmarks.speed.overhead import overhead
 from benchmarks.speed.profiling import KINDS, OTHER, profile_in_turns, profile_table
 from benchmarks.speed.report import plot, rows, table, update_file
 from benchmarks.speed.subjects import Method, OperationCounter, Phase, Setting, Subject, always
-from benchmarks.speed.timing import Timing, time_in_turns
+from benchmarks.speed.timing import Timing, time_in_turns, time_once
 from benchmarks.speed.window_attention import window_attention
 from hidiffusion_ext.core import Family, Options, make_plan, map_unet
 from hidiffusion_ext.core import Method as CoreMethod
@@ -86,6 +86,18 @@ def test_every_method_is_timed_and_leaves_the_unet_as_it_was(tiny: Subject) -> N
     assert [(p.name, p.step) for p in stretched.phases] == [("re-dilation by 2", 0), ("nothing", 30)]
     native_first = next(method for method in methods if method.name == "Native first")
     assert native_first.counts(50) == {"native": 50, "over the picture": 15}
+
+
+def test_calls_that_take_minutes_are_made_once(tiny: Subject) -> None:
+    methods = [method for method in tiny.methods() if method.name in ("vanilla", "official", "vanilla diffusers")]
+    made = list[tuple[str, int]]()
+    for index, method in enumerate(methods):
+        counted = partial(lambda own, step, run: made.append((own.name, step)) or own.call(step, run), method)
+        methods[index] = replace(method, call=counted)
+    timings = time_once(methods, "cpu")
+    assert made == [(timing.method.name, timing.phase.step) for timing in timings]
+    assert all(len(timing.seconds) == 1 and timing.seconds[0] > 0 and timing.peak_bytes is None for timing in timings)
+    assert {row.peak_bytes for row in rows(tiny.setting, timings)} == {None}
 
 
 @pytest.mark.parametrize(
