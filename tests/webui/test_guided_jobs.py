@@ -61,14 +61,15 @@ def test_neutral_strengths_and_no_guidance_change_nothing(client: TestClient) ->
 
 
 def test_a_picture_does_not_depend_on_its_batch(client: TestClient) -> None:
-    """But for the last digit of sums that are added up in another order: one level of 255."""
+    """But for the last digit of sums that are added up in another order: one level of 255 in one of a hundred."""
     alone = made(client, GUIDED, **HIRES)[0][-1]
     first, second = (
-        int(np.abs(np.asarray(picture, int) - np.asarray(alone, int)).max())
+        np.abs(np.asarray(picture, int) - np.asarray(alone, int))
         for picture in made(client, GUIDED, batch_size=2, **HIRES)[0][-2:]
     )
-    assert first <= 1
-    assert second > 10
+    assert first.max() <= 1
+    assert (first > 0).mean() <= 0.01
+    assert second.max() > 10
 
 
 def test_img2img_is_guided_too_and_a_pass_from_noise_is_not(client: TestClient) -> None:
