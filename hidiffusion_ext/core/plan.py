@@ -9,7 +9,7 @@ from enum import Enum
 
 from .options import Preset, WindowShift
 from .redilation import Factor, factor_at
-from .schedule import Schedule, Span
+from .schedule import DISCRETE, NoiseLevels, Schedule, Span
 from .sizes import CELL, FeatureSizes, Size, feature_sizes
 from .unet_map import UNetMap
 
@@ -49,6 +49,7 @@ class Situation:
         v_prediction: The model predicts v (SD2.1 at 768).
         playground: A Playground model, which the official code spares the aggressive start.
         controlnet: A ControlNet guides the pass.
+        levels: The model's own noise schedule, of which spans are shares.
         conflicts: What has to be left out, and why, in a few words.
     """
 
@@ -57,6 +58,7 @@ class Situation:
     v_prediction: bool = False
     playground: bool = False
     controlnet: bool = False
+    levels: NoiseLevels = DISCRETE
     conflicts: Mapping[Technique, str] = field(default_factory=dict[Technique, str])
 
 

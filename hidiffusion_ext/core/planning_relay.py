@@ -6,7 +6,7 @@ import dataclasses
 
 from .options import Options, Preset, Refused
 from .plan import Plan, Situation, Stage
-from .schedule import DISCRETE, Span
+from .schedule import NoiseLevels, Span
 from .sizes import Size
 
 TWO_STAGES_FROM = 3
@@ -39,9 +39,9 @@ def add_relay(options: Options, plan: Plan, situation: Situation) -> Plan:
     if preset is Preset.AUTO:
         preset = Preset.X4 if plan.enlargement >= TWO_STAGES_FROM else Preset.X2
     scale = min(1.0, plan.native / SIGMA_SIDE)
-    handed_on = _share(NATIVE_SIGMA * plan.enlargement * scale)
+    handed_on = _share(situation.levels, NATIVE_SIGMA * plan.enlargement * scale)
     two = preset is Preset.X4
-    preset_t1, preset_t2 = (_share(BETWEEN_SIGMA * scale), handed_on) if two else (handed_on, 0.0)
+    preset_t1, preset_t2 = (_share(situation.levels, BETWEEN_SIGMA * scale), handed_on) if two else (handed_on, 0.0)
     t1, t2 = options.t1 or preset_t1, options.t2 or preset_t2
     native, between = plan.enlargement, plan.enlargement**0.5
     stages = (
@@ -58,9 +58,9 @@ def add_relay(options: Options, plan: Plan, situation: Situation) -> Plan:
     )
 
 
-def _share(sigma: float) -> float:
-    """The share of Stable Diffusion's noise schedule that is over at a sigma."""
-    return 1 - DISCRETE.left(DISCRETE.at_sigma(sigma))
+def _share(levels: NoiseLevels, sigma: float) -> float:
+    """The share of a model's noise schedule that is over at a sigma."""
+    return 1 - levels.left(levels.at_sigma(sigma))
 
 
 def _reduced(size: Size, factor: float) -> Size:

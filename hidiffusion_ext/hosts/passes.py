@@ -5,14 +5,17 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
-from ..core import Options, Plan, Situation, UNetMap, make_plan, map_unet, planning
+from ..core import NoiseLevels, Options, Plan, Situation, UNetMap, make_plan, map_unet, planning
 from ..core.plan import Technique
+from ..core.schedule import DISCRETE
 from ..core.sizes import Size
 from .conflicts import conflicts
 from .model import Model, find_model
 
 
-def plan_pass(p: Any, options: Options, latent: Size, *, hires: bool) -> tuple[Model, Plan]:
+def plan_pass(
+    p: Any, options: Options, latent: Size, *, hires: bool, levels: NoiseLevels = DISCRETE
+) -> tuple[Model, Plan]:
     """The model that is loaded now, and the plan of a pass with it.
 
     Args:
@@ -20,11 +23,12 @@ def plan_pass(p: Any, options: Options, latent: Size, *, hires: bool) -> tuple[M
         options: What the user asked for.
         latent: Latent (height, width) of the pass.
         hires: Whether it is the second pass of a hires-fix job.
+        levels: The model's own noise schedule, once the sampler has told it.
 
     Raises:
         Refused: if this model cannot be patched, or not as asked or not beside what else is at work.
     """
-    model, unet_map, situation = _found(p, hires=hires)
+    model, unet_map, situation = _found(p, levels, hires=hires)
     return model, make_plan(options, unet_map, latent, situation)
 
 
@@ -34,11 +38,11 @@ def native_side(p: Any, options: Options) -> int:
     Raises:
         Refused: if this model cannot be patched.
     """
-    _, unet_map, situation = _found(p, hires=False)
+    _, unet_map, situation = _found(p, DISCRETE, hires=False)
     return planning.native_side(options, unet_map, situation)
 
 
-def _found(p: Any, *, hires: bool) -> tuple[Model, UNetMap, Situation]:
+def _found(p: Any, levels: NoiseLevels, *, hires: bool) -> tuple[Model, UNetMap, Situation]:
     """The model that is loaded now, its sites, and what else is known of a pass with it."""
     model = find_model(p)
     unet_map = map_unet(model.unet)
@@ -49,6 +53,7 @@ def _found(p: Any, *, hires: bool) -> tuple[Model, UNetMap, Situation]:
         model.prediction == "v",
         is_playground,
         model.controlnet,
+        levels,
         {
             **conflicts(model.unet, unet_map, model.transformer_options),
             **_unguided(p, hires=hires),

@@ -63,7 +63,7 @@ def view(job: Any, options: Options, passes: list[PlannedPass], at_once: Planned
     if job.sd_model is None:
         return _refused("no model is in memory yet; the plan is shown once one is loaded")
     try:
-        planned = [plan_pass(job, options, _latent(one), hires=one.hires) for one in passes]
+        planned = [plan_pass(job, options, _latent(one), hires=one.hires, levels=one.schedule.levels) for one in passes]
     except Refused as error:
         return _refused(str(error))
     model, plan = planned[0]

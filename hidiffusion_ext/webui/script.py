@@ -149,7 +149,7 @@ class HiDiffusionScript(scripts.Script):
         def patched(schedule: Schedule) -> Generator[None, None, None]:
             """Around the pass, and anew around its rest when the host takes another model (refiner)."""
             nonlocal began, done, family
-            model, plan = plan_pass(p, options, latent, hires=hires)
+            model, plan = plan_pass(p, options, latent, hires=hires, levels=schedule.levels)
             if family is not None and plan.unet.family is not family:
                 done = Done()  # the parts of another family's plan mean other places
             family = plan.unet.family

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from unets import inputs, tiny_unet
 
 from hidiffusion_ext.core import (
     Family,
+    NoiseLevels,
     Options,
     Plan,
     Refused,
@@ -144,6 +146,17 @@ def test_the_layout_of_fewer_cells_is_settled_at_less_noise() -> None:
     sd = make_plan(Options.from_mapping({"method": "Relay"}), map_unet(UNET), (128, 128))
     assert DISCRETE.sigma(DISCRETE.after(sd.preset_t1)) == pytest.approx(3.4, rel=0.01)
     assert DISCRETE.sigma(DISCRETE.after(relay().preset_t1)) == pytest.approx(3.4 / 8, rel=0.01)
+
+
+def test_a_size_is_handed_on_at_the_same_noise_whatever_the_models_schedule() -> None:
+    """As of continuous EDM levels: sigmas from 0.002 to 120, a timestep being a quarter of the logarithm."""
+    sigmas = [0.002 * 60_000 ** (level / 999) for level in range(1000)]
+    levels = NoiseLevels([0.25 * math.log(sigma) for sigma in sigmas], sigmas)
+    plan = relay(256, situation=Situation(levels=levels))
+    ends = [levels.sigma(levels.after(stage.span.end)) for stage in plan.stages]
+    assert ends == pytest.approx(
+        [DISCRETE.sigma(DISCRETE.after(stage.span.end)) for stage in relay(256).stages], rel=0.01
+    )
 
 
 def test_a_pass_that_begins_with_little_noise_has_no_relay() -> None:
