@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -25,6 +26,10 @@ STRUCTURE: dict[str, Any] = {
 }
 """The published dimensions, those of SD1.5 and of SDXL."""
 
+TILE = 128
+"""Cells a side that go through at once. Larger pictures want tens of GiB, and on processors PyTorch's slow convolution.
+WebUIs have a tiled mode for them, too, with tiles that overlap, which costs a little more."""
+
 
 class Autoencoder(nn.Module):
     """Decodes latents and encodes pictures."""
@@ -37,9 +42,19 @@ class Autoencoder(nn.Module):
 
     def decode(self, latent: torch.Tensor) -> torch.Tensor:
         """A picture `[B, 3, 8H, 8W]` of a latent `[B, 4, H, W]`."""
-        return self.decoder(latent)
+        return _in_tiles(latent, self.decoder)
 
     def encode_size_of(self, latent: torch.Tensor) -> torch.Tensor:
         """The work of encoding a picture of a latent's size."""
-        height, width = latent.shape[-2:]
-        return self.encoder(latent.new_zeros(len(latent), 3, CELL * height, CELL * width))
+
+        def encode(tile: torch.Tensor) -> torch.Tensor:
+            height, width = tile.shape[-2:]
+            return self.encoder(tile.new_zeros(len(tile), 3, CELL * height, CELL * width))
+
+        return _in_tiles(latent, encode)
+
+
+def _in_tiles(latent: torch.Tensor, work: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
+    """What `work` makes of the tiles of a latent, side by side."""
+    rows = [[work(tile) for tile in row.split(TILE, -1)] for row in latent.split(TILE, -2)]
+    return torch.cat([torch.cat(row, -1) for row in rows], -2)

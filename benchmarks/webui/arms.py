@@ -48,7 +48,7 @@ ARMS = {
         Arm("HiDiffusion", {"method": "HiDiffusion"}),
         Arm("ScaleCrafter", {"method": "ScaleCrafter"}),
         Arm("hires", hires=True),
-        Arm("hires-guided", {"split_guidance": 2}, hires=True),
+        Arm("hires-guided", {"split_guidance": 1.5}, hires=True),
         Arm("native-first", {"method": "Native first"}),
         Arm("relay", {"method": "Relay"}),
     )

@@ -11,8 +11,8 @@ import pytest
 import torch
 from unets import inputs, tiny_shape, tiny_unet
 
-from benchmarks.speed import subjects
-from benchmarks.speed.autoencoder import STRUCTURE
+from benchmarks.speed import autoencoder, subjects
+from benchmarks.speed.autoencoder import STRUCTURE, Autoencoder
 from benchmarks.speed.hyper_tile import hyper_tile
 from benchmarks.speed.overhead import overhead
 from benchmarks.speed.profiling import KINDS, OTHER, profile_in_turns, profile_table
@@ -86,6 +86,17 @@ def test_every_method_is_timed_and_leaves_the_unet_as_it_was(tiny: Subject) -> N
     assert [(p.name, p.step) for p in stretched.phases] == [("re-dilation by 2", 0), ("nothing", 30)]
     native_first = next(method for method in methods if method.name == "Native first")
     assert native_first.counts(50) == {"native": 50, "over the picture": 15}
+
+
+def test_large_pictures_go_through_the_autoencoder_in_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(STRUCTURE, "ch", 32)
+    monkeypatch.setattr(autoencoder, "TILE", 8)
+    model, latent = Autoencoder(), torch.randn(1, 4, 16, 12)
+    with torch.inference_mode():
+        picture, back = model.decode(latent), model.encode_size_of(latent)
+        torch.testing.assert_close(picture[..., :64, :64], model.decoder(latent[..., :8, :8]))
+        torch.testing.assert_close(picture[..., 64:, 64:], model.decoder(latent[..., 8:, 8:]))
+    assert (picture.shape, back.shape) == ((1, 3, 128, 96), (1, 8, 16, 12))
 
 
 def test_calls_that_take_minutes_are_made_once(tiny: Subject) -> None:
