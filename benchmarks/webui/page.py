@@ -61,11 +61,11 @@ def _pictures(comparison: Comparison, store: Store, size: Size) -> str:
 
 def _cell(store: Store, question: Question, number: int) -> str:
     """A picture with its time and what was done for it, or why there is none."""
-    answer = store.answer(question)
+    answer, arm = store.answer(question), f'data-arm="{escape(question.arm)}"'
     if answer is None:
-        return "<td class=missing>not asked yet</td>"
+        return f"<td {arm} class=missing>not asked yet</td>"
     if answer.error:
-        return f"<td class=missing>{escape(answer.error)}</td>"
+        return f"<td {arm} class=missing>{escape(answer.error)}</td>"
     name = answer.pictures[number]
     preview = store.preview(name).relative_to(store.folder).as_posix()
     picture = store.picture(name).relative_to(store.folder).as_posix()
@@ -73,7 +73,7 @@ def _cell(store: Store, question: Question, number: int) -> str:
     refused = " class=refused" if said.startswith("refused") else ""
     seconds = f"{answer.seconds:.2f} s" if answer.counted else f"({answer.seconds:.2f} s)"
     return (
-        f'<td{refused}><a href="{quote(picture)}" data-arm="{escape(question.arm)}" title="{escape(answer.infotext)}">'
+        f'<td {arm}{refused}><a href="{quote(picture)}" title="{escape(answer.infotext)}">'
         f'<img loading=lazy src="{quote(preview)}" alt="{escape(question.arm)}"></a>'
         f"<small>{seconds} <span>{escape(said)}</span></small></td>"
     )

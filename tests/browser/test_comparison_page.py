@@ -90,3 +90,16 @@ def test_full_size_and_back(page: Any) -> None:
     page.keyboard.press("f")
     page.keyboard.press("Escape")
     assert page.locator("dialog").is_hidden()
+
+
+def test_in_a_narrow_window(page: Any) -> None:
+    page.set_viewport_size({"width": 400, "height": 800})
+    assert page.evaluate("document.documentElement.scrollWidth") == 400
+    assert all(image.bounding_box()["width"] > 140 for image in page.locator(".pictures img").all())
+    way = "getComputedStyle(document.querySelector('.pictures td.missing'), '::before').content"
+    assert page.evaluate(way) == '"HiDiffusion"'
+    page.locator(".pictures a").first.click()
+    frame, stage = (page.locator(name).bounding_box() for name in ("#frame", "#stage"))
+    assert frame["width"] == 2 * frame["height"] == 400
+    assert page.locator("#bar").bounding_box()["y"] == 0  # all of it is seen
+    assert stage["y"] + stage["height"] == 800
