@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from PIL import Image, ImageDraw, ImageFont
 
 from .comparison import Comparison, Size
@@ -14,9 +16,14 @@ MISSING = (225, 225, 225)
 
 
 def write_sheets(comparison: Comparison, store: Store, *, show_prompts: bool) -> None:
-    """Writes `sheets/WIDTHxHEIGHT-NUMBER.jpg` for every prompt; above the pictures its number, or its text if asked."""
+    """Writes `sheets/WIDTHxHEIGHT-NUMBER.jpg` for every prompt; above the pictures its number, or its text if asked.
+
+    Sheets of a comparison that was asked for before, with other sizes or more prompts, are removed.
+    """
     folder = store.folder / "sheets"
     folder.mkdir(parents=True, exist_ok=True)
+    for old in folder.glob("*x*-[0-9][0-9][0-9].jpg"):
+        old.unlink()
     for size in comparison.asked.sizes:
         for number, prompt in enumerate(comparison.asked.prompts):
             title = f"{number + 1}. {prompt}" if show_prompts else f"prompt {number + 1}, {size}"
@@ -31,14 +38,13 @@ def _sheet(comparison: Comparison, store: Store, size: Size, number: int, title:
     height = 2 * LINE + GAP + len(asked.seeds) * per_seed * (cell[1] + GAP)
     sheet = Image.new("RGB", (width, height), "white")
     draw = ImageDraw.Draw(sheet)
-    font = _font()
-    draw.text((GAP, GAP // 2), title, "black", font)
+    _write(sheet, GAP, GAP // 2, title)
     for question in comparison.questions:
         if (question.size, question.prompt) != (size, number):
             continue
         column, row = asked.arms.index(question.arm), asked.seeds.index(question.seed) * per_seed
         left = GAP + column * (cell[0] + GAP)
-        draw.text((left, LINE + GAP // 2), question.arm, "black", font)
+        _write(sheet, left, LINE + GAP // 2, question.arm)
         answer = store.answer(question)
         for one in range(per_seed):
             box = (left, 2 * LINE + (row + one) * (cell[1] + GAP))
@@ -47,16 +53,21 @@ def _sheet(comparison: Comparison, store: Store, size: Size, number: int, title:
                     sheet.paste(picture, box)
             else:
                 draw.rectangle((*box, box[0] + cell[0] - 1, box[1] + cell[1] - 1), MISSING)
-                draw.text((box[0] + GAP, box[1] + GAP), "missing", "black", font)
+                _write(sheet, box[0] + GAP, box[1] + GAP, "missing")
     return sheet
 
 
-def _font() -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    """Pillow's own; the Pillow of some WebUIs (before 10.1) has it in one small size."""
+def _write(sheet: Image.Image, left: int, top: int, text: str) -> None:
+    """Writes in black. The Pillow of some WebUIs (before 10.1) has only small Latin letters: they are doubled."""
     try:
-        return ImageFont.load_default(TEXT)
+        scale, font = 1, ImageFont.load_default(TEXT)
     except TypeError:
-        return ImageFont.load_default()
+        scale, font = 2, ImageFont.load_default()
+        text = text.encode("latin-1", "replace").decode("latin-1")
+    _, _, width, height = map(math.ceil, font.getbbox(text))
+    letters = Image.new("L", (width, height))
+    ImageDraw.Draw(letters).text((0, 0), text, 255, font)
+    sheet.paste("black", (left, top), letters.resize((scale * width, scale * height)))
 
 
 def _preview_size(size: Size) -> tuple[int, int]:
