@@ -40,6 +40,8 @@ def main(words: Sequence[str] | None = None) -> int:
         host = Host(arguments.url, arguments.auth)
         comparison = settle(host, asked, facts(host))
         comparison.save(kept)
+    except KeyboardInterrupt:
+        return _cannot("Stopped.")
     except Gone:
         return _cannot(f"No WebUI answers at {arguments.url}. Is it running, and started with --api?")
     except TooLate:
@@ -47,6 +49,7 @@ def main(words: Sequence[str] | None = None) -> int:
     except (Refusal, CannotBegin, OSError, ValueError) as error:
         return _cannot(str(error))
     why = ""
+    print(_begins(comparison, store), flush=True)
     try:
         Runner(host, comparison, store, arguments.patience, arguments.wait).run()
     except Stopped as error:
@@ -73,6 +76,30 @@ def _asked(arguments: argparse.Namespace) -> Asked:
     )
 
 
+def _begins(comparison: Comparison, store: Store) -> str:
+    """What will be made, and what to do if something else was meant."""
+    asked, questions = comparison.asked, comparison.questions
+    there = sum(map(store.is_done, questions))
+    parts = (
+        _counted(len(asked.prompts), "prompt"),
+        _counted(len(asked.arms), "way"),
+        _counted(len(asked.seeds) * asked.batch, "seed"),
+        " and ".join(map(str, asked.sizes)),
+    )
+    made = f"{_counted(len(questions) * asked.batch, 'picture')}: {', '.join(parts)}."
+    lines = [
+        f"{comparison.checkpoint}, made for sides of {comparison.facts['native side']}; if not, add --native-size.",
+        made + f" {there * asked.batch} are there already." * (there > 0),
+    ]
+    if there < len(questions):
+        lines.append(f"How long it takes is shown after the first one. Ctrl+C stops. {GOES_ON}")
+    return "\n".join(lines)
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}{'s' * (number != 1)}"
+
+
 def _report(comparison: Comparison, store: Store, arguments: argparse.Namespace, *, why: str, look: bool) -> int:
     """Writes table, sheets and page of what is there, and says where they are and why something is missing."""
     figures, page = rows(comparison, store), store.folder / "index.html"
@@ -80,17 +107,22 @@ def _report(comparison: Comparison, store: Store, arguments: argparse.Namespace,
     (store.folder / "table.md").write_text(table, encoding="utf-8")
     write_sheets(comparison, store, show_prompts=arguments.show_prompts)
     write_page(comparison, figures, store, page)
-    asked, missing = len(comparison.questions), sum(row.asked - row.there for row in figures)
     print(
         f"\n{table}\nTable: {store.folder / 'table.md'}\nPage:  {page}\nSheets of pictures: {store.folder / 'sheets'}"
     )
-    if missing:
-        print(
-            " ".join(filter(None, [why, f"{missing} of {asked} requests have no picture; the page says why.", GOES_ON]))
-        )
+    answers = [store.answer(question) for question in comparison.questions]
+    failed, to_make = sum(bool(answer and answer.error) for answer in answers), answers.count(None)
+    if failed or to_make:
+        said = [
+            why,
+            f"{failed} of {len(answers)} requests failed; the page says why." * (failed > 0),
+            f"{to_make} of {len(answers)} are still to be made." * (to_make > 0),
+            GOES_ON,
+        ]
+        print(" ".join(filter(None, said)))
     if look:
         webbrowser.open(page.resolve().as_uri())
-    return 1 if missing else 0
+    return 1 if failed or to_make else 0
 
 
 def _cannot(why: str) -> int:
@@ -129,6 +161,12 @@ def _size(text: str) -> Size:
     return size
 
 
+def _side(text: str) -> int:
+    if (side := _whole(text)) % CELL:
+        raise argparse.ArgumentTypeError(f"{text!r} is not possible: sides are multiples of {CELL} pixels")
+    return side
+
+
 def _arm(text: str) -> str:
     for name in ARMS:
         if name.casefold() == text.replace(" ", "-").casefold():
@@ -155,7 +193,7 @@ def _parser() -> argparse.ArgumentParser:
     what.add_argument("--batch", type=_count, default=1, metavar="N", help="pictures per request, of as many seeds")
     what.add_argument("--upscaler", default="Lanczos", metavar="NAME", help="of hires fix (default: %(default)s)")
     what.add_argument(
-        "--native-size", type=_whole, default=0, metavar="PIXELS", help="side the model was made for (default: found)"
+        "--native-size", type=_side, default=0, metavar="PIXELS", help="side the model was made for (default: found)"
     )
     how = parser.add_argument_group("how")
     how.add_argument("--url", type=_url, default="http://127.0.0.1:7860", help="of the WebUI (default: %(default)s)")

@@ -5,7 +5,12 @@ from __future__ import annotations
 import base64
 import io
 import json
+import sys
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 from PIL import Image
 from tqdm import tqdm
@@ -51,7 +56,7 @@ class Runner:
         """
         questions = self._comparison.questions
         todo = [question for question in questions if not self._store.is_done(question)]
-        with tqdm(total=len(questions), initial=len(questions) - len(todo), unit="request") as bar:
+        with tqdm(total=len(questions), initial=len(questions) - len(todo), unit="request") as bar, ticking(bar):
             for question in todo:
                 bar.set_description(f"{question.arm}, {question.size}")
                 answer, pictures = self._ask(question)
@@ -124,3 +129,20 @@ class Runner:
             raise Stopped(
                 f"The WebUI came back with {plan['model']}; what is compared is {self._comparison.checkpoint}."
             )
+
+
+@contextmanager
+def ticking(bar: Any) -> Iterator[None]:
+    """On a terminal, keeps the bar's clock going while a picture is made, which may take minutes."""
+    over = threading.Event()
+
+    def tick() -> None:
+        while not over.wait(1):
+            bar.refresh()
+
+    if sys.stderr.isatty():
+        threading.Thread(target=tick, daemon=True).start()
+    try:
+        yield
+    finally:
+        over.set()

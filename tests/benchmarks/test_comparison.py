@@ -15,7 +15,7 @@ import pytest
 import server
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageFont
 from scripted_host import CHECKPOINT, GIB, ScriptedHost
 
 from benchmarks.webui.__main__ import main
@@ -25,6 +25,7 @@ from benchmarks.webui.facts import facts
 from benchmarks.webui.figures import Row, rows
 from benchmarks.webui.host import Host
 from benchmarks.webui.prompts import SHIPPED, read
+from benchmarks.webui.running import ticking
 from benchmarks.webui.store import Answer, Store
 from hidiffusion_ext.core import Options
 
@@ -161,10 +162,9 @@ def test_a_native_size_has_the_aspect_and_the_area(width: int, height: int, nati
 def test_an_error_is_said_and_tried_again(host: ScriptedHost, out: Path, capsys: pytest.CaptureFixture[str]) -> None:
     host.behave = lambda payload: OUT_OF_MEMORY if settings(payload).get("method") == "ScaleCrafter" else None
     assert run(host.url, out) == 1
-    assert (
-        f"2 of {2 * len(ARMS)} requests have no picture; the page says why. The same command goes on"
-        in capsys.readouterr().out
-    )
+    said = capsys.readouterr().out
+    assert f"2 of {2 * len(ARMS)} requests failed; the page says why. The same command goes on" in said
+    assert "still to be made" not in said
     assert "CUDA out of memory in /home/somebody" in page(out)
     assert "missing: HTTP 500, OutOfMemoryError (2)" in table(out)
     assert "somebody" not in table(out)
@@ -180,7 +180,7 @@ def test_what_is_refused_by_the_extension_is_said(host: ScriptedHost, out: Path)
     host.info = {"extra_generation_params": {"HiDiffusion refused": "unknown setting; see /home/me/x/y.py"}}
     assert run(host.url, out, "--arms", "HiDiffusion") == 0
     assert "refused: unknown setting; see (path)" in table(out)
-    assert "<td class=refused>" in page(out)
+    assert '<td data-arm="HiDiffusion" class=refused>' in page(out)
     assert figures(out)["HiDiffusion"].counted == 0
 
 
@@ -225,7 +225,7 @@ def test_a_webui_that_stays_away_ends_the_run(
     host.behave = behave
     assert run(host.url, out, "--arms", "direct", "--wait", "1") == 1
     said = capsys.readouterr().out
-    assert "went away and did not come back within 1 s. 1 of 2 requests have no picture" in said
+    assert "went away and did not come back within 1 s. 1 of 2 are still to be made." in said
     assert "missing: not asked yet" in table(out)
     assert "not asked yet" in page(out)
     host.behave = lambda payload: None
@@ -368,6 +368,22 @@ def test_a_sheet_per_prompt(host: ScriptedHost, out: Path) -> None:
         assert one.getpixel((200, 150))[0] < 60  # type: ignore[index]  # seed 1
         assert 70 < one.getpixel((200, 350))[0] < 90  # type: ignore[index]  # seed 2
         assert min(two.getpixel((200, 150))) > 200  # type: ignore[type-var]  # missing
+    run(host.url, out, "--sizes", "256", "--arms", "direct")
+    assert [sheet.name for sheet in sorted((out / "sheets").iterdir())] == ["256x256-001.jpg", "256x256-002.jpg"]
+
+
+def test_prompts_on_sheets_of_an_old_pillow(host: ScriptedHost, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def before_10_1() -> Any:
+        return ImageFont.load_default_imagefont()
+
+    monkeypatch.setattr(ImageFont, "load_default", before_10_1)
+    host.behave = lambda payload: OUT_OF_MEMORY
+    (out.parent / "russian.txt").write_text("рыжая лиса", encoding="utf-8")
+    job = ["--arms", "direct", "--prompts", str(out.parent / "russian.txt"), "--show-prompts"]
+    assert run(host.url, out, *job) == 1
+    with Image.open(out / "sheets" / "128x128-001.jpg") as sheet:
+        letters = sheet.convert("L").point(lambda value: 255 * (value < 128)).getbbox()
+    assert letters[3] > 30  # type: ignore[index]  # the title and the arm
 
 
 def test_a_host_that_loads_its_model_late(host: ScriptedHost, out: Path) -> None:
@@ -417,6 +433,7 @@ def test_why_it_cannot_begin(
         (["--sizes", "1000x4"], "sides are multiples of 8 pixels"),
         (["--sizes", "big"], "'big' is no size; 1024 and 1024x768 are"),
         (["--sizes", "1001"], "sides are multiples of 8 pixels"),
+        (["--native-size", "500"], "sides are multiples of 8 pixels"),
         (["--arms", "best"], "there is no arm 'best'; there are direct, HiDiffusion"),
         (["--seeds", "-1"], "'-1' is no whole number from 0 on"),
         (["--steps", "0"], "it has to be 1 at least"),
@@ -442,8 +459,49 @@ def test_interrupted_by_the_user(
     monkeypatch.setattr(Host, "post", interrupted)
     assert run(host.url, out, "--arms", "direct") == 1
     assert host.interrupted == 1
-    assert "Stopped. 1 of 2 requests have no picture" in capsys.readouterr().out
+    assert "Stopped. 1 of 2 are still to be made." in capsys.readouterr().out
     assert figures(out)["direct"].there == 1
+
+
+def test_interrupted_before_it_begins(
+    host: ScriptedHost, out: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: Any) -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Host, "get", interrupted)
+    assert run(host.url, out) == 2
+    assert capsys.readouterr().err == "Stopped.\n"
+
+
+def test_what_will_be_made_is_said_first(host: ScriptedHost, out: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    job = ["--arms", "direct", "hires", "--batch", "2", "--seeds", "1", "3", "--sizes", "256x128"]
+    host.behave = lambda payload: OUT_OF_MEMORY if payload["prompt"] == PROMPTS[1] else None
+    run(host.url, out, *job)
+    said = capsys.readouterr().out
+    assert said.startswith(f"SD1.5 ({CHECKPOINT}.safetensors), made for sides of 64 pixels; if not, add --native-size.")
+    assert "\n16 pictures: 2 prompts, 2 ways, 4 seeds, 256x128.\nHow long it takes" in said
+    run(host.url, out, *job)
+    assert "256x128. 8 are there already.\nHow long it takes" in capsys.readouterr().out
+    host.behave = lambda payload: None
+    run(host.url, out, *job)
+    capsys.readouterr()
+    run(host.url, out, *job)
+    said = capsys.readouterr().out
+    assert "256x128. 16 are there already.\n" in said
+    assert "How long it takes" not in said
+
+
+def test_on_a_terminal_the_clock_goes_on_while_a_picture_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Bar:
+        refreshed = threading.Event()
+
+        def refresh(self) -> None:
+            self.refreshed.set()
+
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    with ticking(Bar()):
+        assert Bar.refreshed.wait(10)
 
 
 def test_a_password_is_sent_and_never_kept(host: ScriptedHost, out: Path) -> None:
