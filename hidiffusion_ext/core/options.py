@@ -159,8 +159,8 @@ class Options:
     method: Method = _option(
         Method.HIDIFFUSION,
         "Method",
-        "HiDiffusion: one pass, faster. ScaleCrafter: full resolution at every step, no faster. Native first: a small "
-        "picture, then hires fix enlarges it and draws over it. Relay: small first as well, but within one pass.",
+        "Two heads: HiDiffusion, one pass, faster. Soft or plain: ScaleCrafter, no faster. Huge, 4K, dented shapes: "
+        "Native first, a small picture that hires fix enlarges and draws over. Relay: the like within one pass.",
     )
     rau_net: bool = _option(
         True,
@@ -171,7 +171,7 @@ class Options:
     msw_msa: bool = _option(
         True,
         "MSW-MSA (faster)",
-        "The finest layers look at four moving windows. Without it, slower and a little more consistent.",
+        "Faster: the finest layers look at four moving windows. Without it, slower and a little more consistent.",
         key="MSW-MSA",
     )
     dispersion: bool = _option(
@@ -189,13 +189,13 @@ class Options:
     preset: Preset = _option(
         Preset.AUTO,
         "Preset",
-        "How long and how strongly it works. Auto: by size. 2x, 4x: for about so many times the native side. Turbo: "
-        "for SDXL-Turbo.",
+        "How long and how strongly it works. Auto: by size. 2x: for about twice the native side. 4x: for four times "
+        "and more. Turbo: for SDXL-Turbo.",
     )
     t1: float = _option(
         0.0,
         "T1",
-        "How long it works, a share of the noise. Higher: fewer doubled objects. Lower: more detail. 0: as the preset.",
+        "How long it works, a share of the noise. Still two heads: higher. Soft or plain: lower. 0: as the preset.",
         minimum=0.0,
         maximum=1.0,
         step=0.05,
@@ -216,7 +216,7 @@ class Options:
     native_size: int = _option(
         0,
         "Native size",
-        "Pixels per side that the model was trained at; only larger pictures are changed. 0: as its family.",
+        "Pixels per side that the model was made for; only larger pictures are changed. 0: 512, 768 or 1024, by kind.",
         minimum=0,
         maximum=4096,
         step=64,
@@ -231,7 +231,7 @@ class Options:
     split_guidance: float = _option(
         1.0,
         "Split guidance",
-        "Hires pass and img2img: how many times the CFG scale guides small things. 1: as large ones. 1.5: crisper.",
+        "Hires pass and img2img: guides small things by a multiple of the CFG scale. 1.5: crisper, above: speckled.",
         minimum=1.0,
         maximum=5.0,
         step=0.5,
@@ -240,7 +240,7 @@ class Options:
     anchor: float = _option(
         0.0,
         "Anchor",
-        "Hires pass and img2img: holds large shapes to the picture that the pass begins with. 0: off. 1: fully.",
+        "Hires pass and img2img at strengths of 0.5 and more: holds large shapes where they were. 0: off. 1: fully.",
         minimum=0.0,
         maximum=1.0,
         step=0.1,

@@ -29,9 +29,9 @@ def add_settings() -> None:
         shared.opts.add_option(_key(setting), _in_section(_default_of(setting)))
     names, label = {"choices": upscalers()}, "HiDiffusion: upscaler of the method Native first"
     enlarging = shared.OptionInfo(usual_upscaler(), label, gr.Dropdown, names)
-    shared.opts.add_option(UPSCALER, _in_section(enlarging.info("between its passes; it enlarges the small picture")))
-    label = "HiDiffusion: say on the console what each sampling pass gets"
-    console = shared.OptionInfo(True, label, gr.Checkbox).info("problems are always said")
+    shared.opts.add_option(UPSCALER, _in_section(enlarging.info("enlarges the small picture before it is drawn over")))
+    label = "HiDiffusion: tell on the console what each picture gets"
+    console = shared.OptionInfo(True, label, gr.Checkbox).info("problems are always told")
     shared.opts.add_option(CONSOLE, _in_section(console))
 
 
