@@ -104,7 +104,7 @@ def describe(plan: Plan, schedule: Schedule | None = None, *, about: bool = Fals
         )
     if plan.anchor:
         whole(Technique.ANCHOR, Work.ANCHOR, f"{Technique.ANCHOR.value} {plan.anchor:g}")
-    if not parts and done is None:
+    if not parts and done is None and not plan.left_out:
         return f"nothing: {SETTLED}"
     return ", ".join([*parts, *(f"no {what}" for what in left_out)])
 

@@ -154,6 +154,8 @@ class HiDiffusionScript(scripts.Script):
                 done = Done()  # the parts of another family's plan mean other places
             family = plan.unet.family
             due, text = plan.due(schedule), describe(plan, schedule)
+            if plan.left_out and not due:
+                raise Refused(text)
             if not began:
                 infotext.write_active(p.extra_generation_params, options, text if due else "", hires=hires)
             about = f"{plan.unet.family.value}, {plan.latent[1] * CELL}x{plan.latent[0] * CELL}"

@@ -13,7 +13,8 @@ from job_host import HIRES, SCALECRAFTER, Host
 from torch import nn
 
 from hidiffusion_ext.core.plan import Technique
-from hidiffusion_ext.core.words import LAYERS_NOT_CALLED, NOT_GUIDED, NOT_MET
+from hidiffusion_ext.core.words import LAYERS_NOT_CALLED, NOT_GUIDED, NOT_MET, SETTLED
+from hidiffusion_ext.hosts import passes
 from hidiffusion_ext.webui.account import NEVER_CALLED, TILED
 from hidiffusion_ext.webui.script import NO_PASS
 from modules import paths, processing, processing_job, sd_samplers, shared
@@ -155,3 +156,17 @@ def test_a_reason_holds_for_its_own_batch(host: Host, monkeypatch: pytest.Monkey
     assert noted["HiDiffusion"] == "RAU-Net until step 2 of 4, MSW-MSA"
     assert "HiDiffusion refused" not in noted
     assert host.said == [f"not used: {NEVER_CALLED}"]
+
+
+@pytest.mark.parametrize(
+    "job", [{**HIRES, "denoising_strength": 0.3}, {"settings": {"method": "Native first"}, "steps": 8}]
+)
+def test_what_gave_way_is_said_where_the_rest_has_nothing_to_do(
+    host: Host, monkeypatch: pytest.MonkeyPatch, job: dict[str, Any]
+) -> None:
+    monkeypatch.setattr(passes, "conflicts", lambda *args: {Technique.MSW_MSA: "HyperTile is on"})
+    reason = f"no MSW-MSA because HyperTile is on, no RAU-Net because {SETTLED}"
+    pictures, noted, _ = host.job(**{"settings": {}, **job})
+    assert len(pictures) == 1
+    assert noted == {"HiDiffusion refused": reason}
+    assert host.said == [f"not used: {reason}"]
