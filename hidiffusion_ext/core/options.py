@@ -160,7 +160,7 @@ class Options:
         Method.HIDIFFUSION,
         "Method",
         "Two heads: HiDiffusion, one pass, faster. Soft or plain: ScaleCrafter, no faster. Huge, 4K, dented shapes: "
-        "Native first, a small picture that hires fix enlarges and draws over. Relay: the like within one pass.",
+        "Native first, a small picture that hires fix enlarges and draws over. Relay: the same, within one pass.",
     )
     rau_net: bool = _option(
         True,
