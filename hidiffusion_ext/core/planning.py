@@ -107,7 +107,7 @@ def without_effect(options: Options, plan: Plan) -> dict[str, str]:
     """
     found: dict[str, str] = {}
     if options.method is Method.SCALECRAFTER:
-        found["t2"] = "not with the method ScaleCrafter"
+        found["t2"] = "only with the other methods"
         if plan.preset is not Preset.X4:
             found |= dict.fromkeys(("dispersion", "damped_guidance"), "only with the preset 4x")
     else:
