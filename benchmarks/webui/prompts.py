@@ -12,10 +12,16 @@ def read(file: Path) -> list[str]:
 
     Raises:
         OSError: if it cannot be read.
-        ValueError: if there is none in it, or it is not UTF-8.
+        ValueError: if there is no such file or no prompt in it, or it is not UTF-8; a sentence.
     """
-    lines = [line.strip() for line in file.read_text(encoding="utf-8-sig").splitlines()]
+    try:
+        text = file.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise ValueError(f"There is no file {file.absolute()}.") from None
+    except UnicodeDecodeError:
+        raise ValueError(f"{file} cannot be read: save it as UTF-8, which every editor can.") from None
+    lines = [line.strip() for line in text.splitlines()]
     prompts = [line for line in lines if line and not line.startswith("#")]
     if not prompts:
-        raise ValueError(f"{file} holds no prompt")
+        raise ValueError(f"{file} holds no prompt.")
     return list(dict.fromkeys(prompts))
