@@ -174,7 +174,17 @@ def _skip_after(plan: Plan, run: Run, output_index: int) -> Size:
 def _relay(stack: ExitStack, unet: nn.Module, plan: Plan, run: Run) -> None:
     """The UNet is asked at a smaller size where a stage wants it, and its answer is enlarged."""
     levels = run.schedule.levels
+    first = levels.sigma(run.schedule.timesteps[0])
+    beginning = relay.Beginning(first)
     current: relay.Call | None = None
+
+    def scales(x: torch.Tensor, sigma: float, size: Size) -> list[float]:
+        if plan.over_picture:  # which is in its latents wholly, from the first one on
+            return [1.0] * len(x)
+        if abs(run.timestep - run.schedule.timesteps[0]) <= levels.tolerance:
+            beginning.note(x)
+        kept = relay.noise_kept(plan.latent, size)
+        return [relay.scale(sigma / first, left, kept) for left in beginning.left(x, sigma)]
 
     def ask_smaller(
         module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -185,31 +195,16 @@ def _relay(stack: ExitStack, unet: nn.Module, plan: Plan, run: Run) -> None:
             return None
         run.did(Work.RELAY)
         sigma = levels.sigma(run.timestep)
-        wanted = _smaller_noise(plan, run, run.stage) if run.stage.native else 0.0
-        current = relay.Call(args[0], run.stage.latent, sigma, wanted, v_prediction=plan.v_prediction)
+        x, size = args[0], run.stage.latent
+        current = relay.Call(x, size, sigma, scales(x, sigma, size), v_prediction=plan.v_prediction)
         timesteps = args[1] if len(args) > 1 else kwargs["timesteps"]
-        fewer = timesteps.new_full(timesteps.shape, levels.at_sigma(current.sigma_small), dtype=torch.float32)
+        fewer = timesteps.new_tensor([levels.at_sigma(sigma) for sigma in current.sigmas], dtype=torch.float32)
         if len(args) > 1:
             return (current.input, fewer, *args[2:]), kwargs
         return (current.input,), {**kwargs, "timesteps": fewer}
 
     patching.before_forward(stack, unet, ask_smaller)
     patching.change_output(stack, unet, lambda found: current.output(found) if current else found)
-
-
-def _smaller_noise(plan: Plan, run: Run, stage: Stage) -> float:
-    """The noise of a native stage in a call: in even steps from a half of the pass's first to that of means at its end.
-
-    Where means have as much by themselves, up to twice the native side, they are taken as they are.
-    """
-    levels, kept = run.schedule.levels, relay.noise_kept(plan.latent, stage.latent)
-    if kept >= relay.LEAST_AT_FIRST:
-        return 0.0
-    first, last = run.schedule.timesteps[0], max(levels.after(stage.span.end), run.schedule.timesteps[-1])
-    begin = levels.at_sigma(levels.sigma(first) * relay.LEAST_AT_FIRST)
-    end = levels.at_sigma(levels.sigma(last) * kept)
-    share = (first - run.timestep) / max(first - last, levels.tolerance)
-    return levels.sigma(begin - share * (begin - end))
 
 
 def _redilate(stack: ExitStack, unet: nn.Module, run: Run, site: Redilation) -> None:

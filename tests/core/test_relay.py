@@ -25,7 +25,7 @@ from hidiffusion_ext.core import (
 from hidiffusion_ext.core.cost import count
 from hidiffusion_ext.core.plan import Technique
 from hidiffusion_ext.core.planning import without_effect
-from hidiffusion_ext.core.relay import Call, enlarge, noise_kept, pick, shrink, single_share
+from hidiffusion_ext.core.relay import Beginning, Call, enlarge, noise_kept, scale, shrink
 from hidiffusion_ext.core.schedule import DISCRETE
 from hidiffusion_ext.core.words import describe
 
@@ -56,28 +56,54 @@ def test_the_noise_that_is_left_is_known(large: tuple[int, int], small: tuple[in
     assert shrink(noise, small).std().item() == pytest.approx(noise_kept(large, small), rel=0.01)
     if large == (32, 32):
         assert noise_kept(large, small) == pytest.approx(0.5)
-    assert single_share(large, large, 1.0) == 0
-    for wanted in (noise_kept(large, small), 0.8, 1.0):
-        share = single_share(large, small, wanted)
-        mixed = shrink(noise, small) + share * (pick(noise, small) - shrink(noise, small))
-        assert mixed.std().item() == pytest.approx(wanted, rel=0.01)
 
 
 @pytest.mark.parametrize("v_prediction", [False, True])
-@pytest.mark.parametrize(("sigma", "wanted"), [(0.5, 0.0), (3.0, 2.0), (14.6, 20.0)])
-def test_a_perfect_answer_becomes_the_enlarged_clean_latent(v_prediction: bool, sigma: float, wanted: float) -> None:
+@pytest.mark.parametrize(("sigma", "larger"), [(0.5, 1.0), (3.0, 1.2), (14.6, 2.0)])
+def test_a_perfect_answer_becomes_the_enlarged_clean_latent(v_prediction: bool, sigma: float, larger: float) -> None:
     clean_small, noise = torch.randn(1, 4, 16, 16), torch.randn(1, 4, 32, 32)
     x = (enlarge(clean_small, (32, 32)) + sigma * noise) / (1 + sigma**2) ** 0.5
     mask = torch.rand(1, 5, 32, 32)
-    call = Call(torch.cat([x, mask], 1), (16, 16), sigma, wanted, v_prediction=v_prediction)
-    assert call.sigma_small == pytest.approx({0.0: sigma / 2, 20.0: sigma}.get(wanted, wanted))
+    call = Call(torch.cat([x, mask], 1), (16, 16), sigma, [larger], v_prediction=v_prediction)
+    (s,) = call.sigmas
+    assert s == pytest.approx(larger * sigma / 2)
     torch.testing.assert_close(call.input[:, 4:], shrink(mask, (16, 16)))
-    norm, s = (1 + call.sigma_small**2) ** 0.5, call.sigma_small
+    norm = (1 + s**2) ** 0.5
+    means = shrink(x, (16, 16)) * (1 + sigma**2) ** 0.5
+    torch.testing.assert_close(call.input[:, :4] * norm, larger * means)
     perfect = (call.input[:, :4] * norm - clean_small) / s
     answer = call.output((perfect - s * clean_small) / norm if v_prediction else perfect)
     norm = (1 + sigma**2) ** 0.5
     found = (x - sigma * answer) / norm if v_prediction else x * norm - sigma * answer
     torch.testing.assert_close(found, enlarge(clean_small, (32, 32)), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize(("sigma", "left"), [(14.6, 1.0), (7.0, 7 / 14.6), (7.0, (7 / 14.6) ** 2), (3.0, 0.0)])
+def test_how_much_of_the_first_noise_is_left_is_found(sigma: float, left: float) -> None:
+    """In either order of rows, in a part of them, and not to be mistaken for new noise."""
+    generator = torch.Generator().manual_seed(0)
+    first, new = torch.randn(2, 2, 4, 64, 64, generator=generator)
+    clean = enlarge(torch.randn(2, 4, 16, 16, generator=generator), (64, 64))
+    beginning = Beginning(14.6)
+    for row in first:
+        beginning.note(row[None] * 14.6 / (1 + 14.6**2) ** 0.5)
+    added = (max(0.0, sigma**2 - (14.6 * left) ** 2)) ** 0.5
+    x = ((1 - left) * clean + 14.6 * left * first + added * new) / (1 + sigma**2) ** 0.5
+    assert beginning.left(x, sigma) == pytest.approx([left, left], abs=0.02)
+    assert beginning.left(x[[1]], sigma) == pytest.approx([left], abs=0.02)
+    assert Beginning(14.6).left(x, sigma) == pytest.approx([sigma / 14.6] * 2)
+
+
+@pytest.mark.parametrize("power", [1, 2])
+@pytest.mark.parametrize("kept", [0.5, 0.25, 0.4])
+def test_means_become_the_latent_of_a_native_pass(power: int, kept: float) -> None:
+    """Whose samplers leave that power of the noise: 1 without new noise, 2 as ancestral ones do."""
+    for ratio in (0.05, 0.3, 0.8, 0.99):
+        larger = scale(ratio, ratio**power, kept)
+        assert larger * (1 - ratio**power) == pytest.approx(1 - (larger * kept * ratio) ** power, abs=1e-4)
+        assert 1 <= larger <= 1 / kept
+    assert scale(1, 1, kept) == 1 / kept
+    assert scale(0.5, 0.0, kept) == pytest.approx(1, abs=0.01)
 
 
 def called(
@@ -103,7 +129,7 @@ def test_the_unet_is_called_at_the_native_size_until_the_picture_is_handed_on() 
     plan = relay(t1=0.5)
     answer, (size, timestep) = called(plan, EVEN[2])
     assert (answer.shape[2:], size) == ((16, 16), (8, 8))
-    assert DISCRETE.sigma(timestep) == pytest.approx(DISCRETE.sigma(EVEN[2]) / 2)
+    assert DISCRETE.sigma(EVEN[2]) / 2 < DISCRETE.sigma(timestep) < DISCRETE.sigma(EVEN[2])
     _, (size, timestep) = called(plan, EVEN[6])
     assert (size, timestep) == ((16, 16), pytest.approx(EVEN[6]))
     x, context = inputs(plan.latent, batch=2)
@@ -132,13 +158,29 @@ def test_from_three_times_the_side_on_there_is_a_stage_between() -> None:
     assert relay(256).preset_t2 < relay(256).preset_t1
 
 
-def test_a_small_pass_begins_with_half_the_noise_and_goes_evenly_to_that_of_means() -> None:
-    plan = relay(256, t1=0.8, t2=0.5)
-    timesteps = [called(plan, timestep)[1][1] for timestep in EVEN[:6]]
-    begin = DISCRETE.at_sigma(DISCRETE.sigma(EVEN[0]) / 2)
-    end = DISCRETE.at_sigma(DISCRETE.sigma(DISCRETE.after(0.5)) / 4)
-    assert timesteps[:5] == pytest.approx([begin - (begin - end) * step / 5 for step in range(5)], abs=1)
-    assert DISCRETE.sigma(timesteps[5]) == pytest.approx(DISCRETE.sigma(EVEN[5]) / 2)  # the stage between takes means
+@pytest.mark.parametrize("over_picture", [False, True])
+def test_a_small_pass_begins_with_all_of_the_noise_unless_a_picture_is_in_the_latent(over_picture: bool) -> None:
+    plan = relay(256, t1=0.8, t2=0.5, situation=Situation(over_picture=over_picture))
+    for step, kept in ((0, 1 / 4), (3, 1 / 4), (6, 1 / 2)):
+        sigma, first = DISCRETE.sigma(EVEN[step]), DISCRETE.sigma(EVEN[0])
+        larger = 1.0 if over_picture else scale(sigma / first, sigma / first, kept)
+        assert DISCRETE.sigma(called(plan, EVEN[step])[1][1]) == pytest.approx(larger * kept * sigma, rel=1e-3)
+    assert over_picture or called(plan, EVEN[0])[1][1] == pytest.approx(EVEN[0])
+
+
+def test_a_pass_takes_the_noise_it_begins_with_from_its_first_call() -> None:
+    """A sampler that leaves nothing of it, such as LCM, is not taken for one that adds none."""
+    plan, timesteps, seen = relay(256), Schedule(EVEN), list[float]()
+    x, context = inputs(plan.latent, batch=2)
+    with torch.inference_mode(), hidiffusion(UNET, plan, Run(timesteps)):
+        handle = UNET.register_forward_pre_hook(lambda module, args: seen.append(float(args[1].max())))
+        try:
+            for step, latent in ((0, x), (3, x.flip(-1))):
+                UNET(latent, torch.full((2,), EVEN[step]), context=context)
+        finally:
+            handle.remove()
+    assert seen[0] == pytest.approx(EVEN[0])
+    assert DISCRETE.sigma(seen[1]) == pytest.approx(DISCRETE.sigma(EVEN[3]) / 4, rel=0.1)
 
 
 def test_the_layout_of_fewer_cells_is_settled_at_less_noise() -> None:
