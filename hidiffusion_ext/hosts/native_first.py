@@ -13,8 +13,9 @@ from modules import shared
 from ..core import Options, Schedule
 from ..core.native_first import RESTART_NOISE, first_size, second_steps
 from ..core.plan import is_large
+from ..core.sizes import CELL, Size
 from .passes import native_side
-from .schedules import asked_schedule, hires_steps, in_hires_pass
+from .schedules import asked_schedule, hires_latent, hires_steps, in_hires_pass
 
 UPSCALER = "hidiffusion_upscaler"
 """The host's option with the name of the upscaler between the passes."""
@@ -83,6 +84,11 @@ def prepare_prompts(p: Any) -> None:
         setattr(p, name, prompts)
         if same[name]:
             setattr(p, name.replace("all_", "all_hr_"), list(prompts))
+
+
+def ended_early(p: Any, made: Size) -> bool:
+    """Whether pictures of that many latent cells are the first pass's, although the job has a second one."""
+    return getattr(p, "enable_hr", False) and made == (p.height // CELL, p.width // CELL) != hires_latent(p)
 
 
 def upscaler() -> str:

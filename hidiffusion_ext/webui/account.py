@@ -13,6 +13,7 @@ from . import infotext
 from .log import logger
 
 TILED = "the model was only called at other sizes than the pass's (tiled sampling)"
+NOTHING_YET = "nothing of it, as it was stopped before"
 NEVER_CALLED = "the model was never called; something else computes in its place"
 
 
@@ -68,5 +69,7 @@ class Account:
                 logger.info("after the pass: %s", text)
         elif done.cut_short or self._p.sampler.model_wrap_cfg.step == 0:  # another model from the first step on
             infotext.clear(params, hires=self._hires)
+            if done.cut_short:
+                logger.info("after the pass: %s", NOTHING_YET)
         else:
             self._refuse({None: NEVER_CALLED, False: TILED, True: text}[done.met])

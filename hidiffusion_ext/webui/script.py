@@ -32,7 +32,7 @@ from ..hosts.compiled import eagerly
 from ..hosts.fallback import falling_back
 from ..hosts.guidance import changed_guidance
 from ..hosts.model import find_model, is_controlled
-from ..hosts.native_first import arrange, prepare_prompts, wholly_or_not
+from ..hosts.native_first import arrange, ended_early, prepare_prompts, wholly_or_not
 from ..hosts.passes import plan_pass
 from ..hosts.sampling import around_next_pass
 from ..hosts.schedules import hires_latent
@@ -47,6 +47,7 @@ AFTER_CONTROLNET = (
     "this picture is made in one pass, as ControlNet had fitted its own picture to the whole size before Native first "
     "could ask for a small one"
 )
+ENDED_EARLY = "stopped before the second pass: the picture is %dx%d"
 NO_PASS = "another script made the picture in a way of its own, past the WebUI's samplers"
 
 
@@ -191,10 +192,16 @@ class HiDiffusionScript(scripts.Script):
 
         around_next_pass(p.sampler, patched, failed)
 
-    def postprocess_batch(self, p: Any, *args: Any, **kwargs: Any) -> None:
-        """Takes back what was expected of passes that never began; the pictures' infotext is written after this."""
+    def postprocess_batch(self, p: Any, *args: Any, images: torch.Tensor, **kwargs: Any) -> None:
+        """Takes back what was expected and announced of passes that never began; the pictures' infotext is written
+        after this.
+        """
         for hires in infotext.take_back(p.extra_generation_params):
             self._refuse(p, NO_PASS, hires=hires)
+        options = self._options(p, args)
+        height, width = images.shape[-2:]
+        if options and options.method is Method.NATIVE_FIRST and ended_early(p, (height // CELL, width // CELL)):
+            logger.info(ENDED_EARLY, width, height)
 
     def _options(self, p: Any, args: tuple[Any, ...]) -> Options | None:
         """The job's options, or None if HiDiffusion is off or cannot be used as asked."""

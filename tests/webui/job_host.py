@@ -41,6 +41,11 @@ class Host:
         return [decode(picture).tobytes() for picture in made["images"]], noted, made.get("comments", "")
 
     @property
+    def log(self) -> list[str]:
+        """Everything in the log."""
+        return [record.getMessage() for record in self.records]
+
+    @property
     def said(self) -> list[str]:
         """The problems in the log."""
         return [record.getMessage() for record in self.records if record.levelno >= logging.WARNING]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,10 +16,11 @@ from torch import nn
 from hidiffusion_ext.core.plan import Technique
 from hidiffusion_ext.core.words import LAYERS_NOT_CALLED, NOT_GUIDED, NOT_MET, SETTLED
 from hidiffusion_ext.hosts import passes
-from hidiffusion_ext.webui.account import NEVER_CALLED, TILED
-from hidiffusion_ext.webui.script import NO_PASS
+from hidiffusion_ext.webui.account import NEVER_CALLED, NOTHING_YET, TILED
+from hidiffusion_ext.webui.script import ENDED_EARLY, NO_PASS
 from modules import paths, processing, processing_job, sd_samplers, shared
 
+SECOND = f"SD1.5, 256x256, hires pass, preset 2x: MSW-MSA, no RAU-Net because {SETTLED}"
 DAMPED = f"re-dilation until step 2 of 4, MSW-MSA, no noise-damped guidance because {NOT_GUIDED}"
 
 
@@ -142,6 +144,43 @@ def test_a_hires_pass_that_is_never_reached(host: Host, monkeypatch: pytest.Monk
     _, noted, _ = host.job({}, **{**HIRES, "width": 256, "height": 256})
     assert noted.keys() == {"HiDiffusion", "HiDiffusion Native size", "HiDiffusion version"}
     assert host.said == []
+
+
+@contextmanager
+def pressed(button: str, at: int) -> Iterator[None]:
+    """That button of the page is pressed during the at-th call of the model, counted from 1."""
+    calls = itertools.count(1)
+
+    def press(*_: Any) -> None:
+        if next(calls) == at:
+            getattr(shared.state, button)()
+
+    handle = unet().register_forward_pre_hook(press)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+@pytest.mark.parametrize(
+    ("button", "at", "size", "told"),
+    [
+        ("interrupt", 2, 128, [ENDED_EARLY % (128, 128)]),
+        ("skip", 2, 256, [SECOND, f"after the pass: {NOTHING_YET}"]),
+        ("interrupt", 6, 256, [SECOND]),
+        ("skip", 6, 256, [SECOND]),
+    ],
+)
+def test_native_first_that_is_stopped(host: Host, button: str, at: int, size: int, told: list[str]) -> None:
+    """In its first pass, or in its second one."""
+    with pressed(button, at):
+        pictures, noted, _ = host.job({"method": "Native first"})
+    announced, first, *after = host.log
+    assert announced.startswith("128x128 first, then 256x256 at a strength of ")
+    assert first.startswith("SD1.5, 128x128: nothing to do")
+    assert after == told
+    assert len(pictures[0]) == 3 * size**2
+    assert ("HiDiffusion hires" in noted) == (at == 6)
 
 
 def test_a_reason_holds_for_its_own_batch(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
