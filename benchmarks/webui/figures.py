@@ -64,7 +64,7 @@ class Row:
             str(self.there) if self.there == self.asked else f"{self.there} of {self.asked}",
             f"{self.seconds:.2f} (n {self.counted})" if self.seconds is not None else NONE,
             _times(self.faster),
-            (self.promise + f" as {plain}" * self.promise.endswith("as fast")) if self.promise else NONE,
+            (self.promise + f" as {plain}" * self.promise.endswith(("as fast", "as long"))) if self.promise else NONE,
             _times(self.kept) if self.promise else NONE,
             (f"{self.memory / GIB:.2f} GiB" if self.memory is not None else NOT_TOLD) if self.there else NONE,
             "; ".join([*_counts("", self.done, self.asked), *_counts("missing: ", self.missing, 0)]) or NONE,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import re
@@ -287,6 +288,8 @@ def test_times_that_count(host: ScriptedHost, out: Path) -> None:
     assert hires.kept is None  # there is no "hires" to hold it against
     told = ["1.50 (n 3)", "2.00 times", "up to 1.7 times as fast as direct", "2.00 times"]
     assert other.cells()[2:6] == told
+    slower = dataclasses.replace(other, promise="takes about 1.3 times as long")
+    assert slower.cells()[4] == "takes about 1.3 times as long as direct"
 
 
 def test_the_most_memory_that_was_seen(host: ScriptedHost, out: Path) -> None:
