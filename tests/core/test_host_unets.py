@@ -1,4 +1,5 @@
 """The UNet classes of real hosts, with small random weights: every method, even and odd sizes, ControlNet, exact undo.
+And what their own sampling objects take a UNet's answers for.
 
 FORGE_DIR, REFORGE_DIR, CLASSIC_DIR and NEO_DIR name checkouts of Forge, reForge, Forge Classic and Forge Neo. Their
 modules need what those hosts need and have the same names, so run this file for one of them at a time, alone and in the
@@ -13,6 +14,7 @@ import importlib
 import os
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import pytest
@@ -21,6 +23,7 @@ from torch import nn
 
 from hidiffusion_ext.core import Family, Options, Run, Schedule, Situation, hidiffusion, make_plan, map_unet
 from hidiffusion_ext.core.sizes import feature_sizes
+from hidiffusion_ext.hosts.model import find_model
 
 STEPS = 10
 TIMESTEPS = [999 - 999 * step / STEPS for step in range(STEPS)]
@@ -35,6 +38,24 @@ METHODS: list[dict[str, Any]] = [
 ]
 
 
+LINEAR = {"beta_schedule": "linear", "linear_start": 0.00085, "linear_end": 0.012, "timesteps": 1000}
+BY_NAME = {  # Forge and Neo: one class that is told what is predicted
+    name: ("backend.modules.k_prediction:Prediction", {"sigma_data": 1.0, "prediction_type": name, **LINEAR}, meaning)
+    for name, meaning in (("epsilon", "noise"), ("v_prediction", "v"), ("const", "other"))
+}
+BY_CLASS = {  # reForge and Classic: a class of noise levels and one of what is predicted
+    f"{levels} {predicted}": (f"ldm_patched.modules.model_sampling:{levels}+{predicted}", {}, meaning)
+    for levels, predicted, meaning in (
+        ("ModelSamplingDiscrete", "EPS", "noise"),
+        ("ModelSamplingDiscrete", "V_PREDICTION", "v"),
+        ("ModelSamplingDiscrete", "EDM", "other"),
+        ("ModelSamplingContinuousEDM", "V_PREDICTION", "v"),
+        ("ModelSamplingContinuousV", "V_PREDICTION", "v"),
+        ("ModelSamplingDiscreteFlow", "CONST", "other"),
+    )
+}
+
+
 class Host(NamedTuple):
     """Where a host keeps its UNet class.
 
@@ -42,6 +63,8 @@ class Host(NamedTuple):
         variable: The environment variable that names a checkout.
         unet: The class, as module:name.
         arguments: What its constructor needs beyond what all hosts' do.
+        samplings: Objects that it keeps beside its UNets: the class, or two, of which they are; its arguments; what
+            answers are taken for.
         before: A function to call before the class is imported, as module:name.
         flags: What it is started with, to run on a CPU.
         packages: The folder with what it brings along.
@@ -50,29 +73,33 @@ class Host(NamedTuple):
     variable: str
     unet: str
     arguments: dict[str, Any]
+    samplings: dict[str, tuple[str, dict[str, Any], str]]
     before: str = ""
     flags: tuple[str, ...] = ("--always-cpu", "--attention-pytorch")
     packages: str = "packages_3rdparty"
 
 
 HOSTS = {
-    "Forge": Host("FORGE_DIR", "backend.nn.unet:IntegratedUNet2DConditionModel", {}),
+    "Forge": Host("FORGE_DIR", "backend.nn.unet:IntegratedUNet2DConditionModel", {}, BY_NAME),
     "reForge": Host(
         "REFORGE_DIR",
         "ldm_patched.ldm.modules.diffusionmodules.openaimodel:UNetModel",
         {"image_size": 32},
+        BY_CLASS,
         before="ldm_patched.modules.options:enable_args_parsing",
     ),
     "Forge Classic": Host(
         "CLASSIC_DIR",
         "ldm_patched.ldm.modules.diffusionmodules.openaimodel:UNetModel",
         {"image_size": 32},
+        BY_CLASS,
         before="modules_forge.initialization:initialize_forge",
     ),
     "Forge Neo": Host(
         "NEO_DIR",
         "backend.nn.unet:IntegratedUNet2DConditionModel",
         {},
+        BY_NAME,
         flags=("--cpu", "--use-pytorch-cross-attention"),
         packages="modules_forge/packages",
     ),
@@ -115,6 +142,17 @@ def host(request: pytest.FixtureRequest) -> tuple[Host, type[nn.Module]]:
             return host, load(host.unet)
         except ModuleNotFoundError as error:
             pytest.skip(f"{request.param} needs {error.name}: run this in its own Python")
+
+
+def test_what_its_sampling_objects_take_the_answers_for(host: tuple[Host, type[nn.Module]]) -> None:
+    found = {}
+    for name, (path, arguments, _) in host[0].samplings.items():
+        module, classes = path.split(":")
+        sampling = type(name, tuple(load(f"{module}:{one}") for one in classes.split("+")), {})(**arguments)
+        model = SimpleNamespace(diffusion_model=nn.Module(), model_sampling=sampling)
+        forge = SimpleNamespace(unet=SimpleNamespace(model=model))
+        found[name] = find_model(SimpleNamespace(sd_model=SimpleNamespace(forge_objects=forge))).prediction
+    assert found == {name: meaning for name, (_, _, meaning) in host[0].samplings.items()}
 
 
 @pytest.fixture(scope="module", params=Family)
