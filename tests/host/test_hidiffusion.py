@@ -230,8 +230,8 @@ def plot(host: Host, x: tuple[str, Any], y: tuple[str, Any] = ("Nothing", "")) -
     axes: list[Any] = []
     for label, values in (x, y, ("Nothing", "")):
         axes += [labels.index(label), values, []]
-    others = [argument["value"] for argument in info["args"][len(axes) :]]  # as many as the host has
-    others[0], others[1], others[-1] = False, True, True  # no legend, single pictures, values as text
+    wanted = {"Draw legend": False, "Include Sub Images": True, "Use text inputs instead of dropdowns": True}
+    others = [wanted.get(argument["label"], argument["value"]) for argument in info["args"][len(axes) :]]
     return [*axes, *others]
 
 
