@@ -586,7 +586,7 @@ def test_controlnets_that_work_in_attentions(webui: WebUI, module: str, model: s
     host = Host(webui)
 
     def named(name: str, names: list[str]) -> str:
-        return next((found for found in names if name in found.casefold()), "")
+        return min((found for found in names if name in found.casefold()), key=len, default="")
 
     unit = {"module": named(module, webui.preprocessors()), "model": named(model, ["None", *webui.controlnets()])}
     if not all(unit.values()):
