@@ -89,7 +89,7 @@ def test_on_a_webui(out: Path, capsys: pytest.CaptureFixture[str], monkeypatch: 
         "HiDiffusion": {"RAU-Net until step 2 of 4, MSW-MSA": 2},
         "ScaleCrafter": {"re-dilation until step 2 of 4, MSW-MSA": 2},
         "hires": {},
-        "hires-guided": {f"hires pass: MSW-MSA, split guidance 2, {settled}": 2},
+        "hires-guided": {f"hires pass: MSW-MSA, split guidance 1.5, {settled}": 2},
     }.items():
         assert by_arm[arm].done == done
     assert all((row.asked, row.there, row.counted) == (2, 2, 1) for row in by_arm.values())
