@@ -11,7 +11,7 @@ first noise is left. With the noise sigma / m a native pass would have more of i
 model like a pale picture, and it draws one. Made larger (`scale`), they are the latents of a native pass at more noise.
 
 The same hand-over between passes, each with a sampler of its own: FreCaS (arXiv 2410.18410), RectifiedHR (2503.02537).
-Pure functions; a size is (height, width) in latent cells.
+A size is (height, width) in latent cells.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class Beginning:
             return [most] * len(x)
         first, now = torch.stack(self._rows), _differences(x, sigma)
         shares = (now @ first.T / first.square().sum(1)).amax(1).clamp(0, most)
-        return [float(share) for share in shares]
+        return [float(share) for share in shares.cpu()]
 
 
 def _differences(x: torch.Tensor, sigma: float) -> torch.Tensor:
@@ -121,7 +121,7 @@ class Call:
     ) -> None:
         self._x, self._sigma, self._v_prediction = x, sigma, v_prediction
         kept = noise_kept((x.shape[-2], x.shape[-1]), size)
-        self.sigmas = [sigma * kept * scale for scale in scales]
+        self.sigmas = [sigma * kept * by for by in scales]
         small = shrink(x.float(), size)
         self._small = small[:, :LATENT_CHANNELS]
         self._small *= _per_row(x, [by * _norm(sigma) / _norm(s) for by, s in zip(scales, self.sigmas, strict=True)])
