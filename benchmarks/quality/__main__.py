@@ -10,6 +10,7 @@ import sys
 from fnmatch import fnmatch
 from itertools import groupby
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # read when numpy is imported; two threads wait more than they work
 
@@ -25,6 +26,9 @@ from .classifier import load_classifier  # noqa: E402
 from .detail import load_detail_net  # noqa: E402
 from .measures import Measures, Row  # noqa: E402
 from .running import fill_cells  # noqa: E402
+
+if TYPE_CHECKING:
+    from .demo_sampler import DemoSampler
 
 RESULTS = ROOT / "benchmarks" / "results"
 COMMAND = "python -m benchmarks.quality"
@@ -61,7 +65,7 @@ def _run(arguments: argparse.Namespace, cells: list[Cell]) -> None:
         return
     if arguments.command == "run" and not fill_cells(sampler, store, cells, arguments.images, arguments.minutes):
         print("The time is up; the same command goes on from here.")
-    _report(arguments, store, list(sampler.captions))
+    _report(arguments.images, sampler, store)
 
 
 def _blind(store: Store, cells: list[Cell], captions: list[str]) -> None:
@@ -73,22 +77,27 @@ def _blind(store: Store, cells: list[Cell], captions: list[str]) -> None:
         print(f"{sheet}; which row is what: {blind_sheet(store, list(group), captions, sheet).name}")
 
 
-def _report(arguments: argparse.Namespace, store: Store, captions: list[str]) -> None:
+def _report(most: int, sampler: DemoSampler, store: Store) -> None:
+    """Measures what is on disk and writes it with the rows that earlier runs of the same setting left."""
     from . import report
     from .preparing import load_native_counts
 
-    measures = Measures(store, load_classifier(), load_detail_net(), captions, load_native_counts())
-    rows = measures.rows(all_cells(), arguments.images)
+    captions = list(sampler.captions)
+    nets = load_classifier(), load_detail_net()
+    measures = Measures(store, *nets, captions, load_native_counts(), sampler.precision)
+    figures = RESULTS / "quality.json"
+    earlier = report.read_rows(sampler.setting, figures)
+    rows = report.merged(earlier, measures.rows(all_cells(), most), all_cells())
     if not rows:
         print("Too few pictures yet for any figure.")
         return
-    report.write_rows(rows, RESULTS / "quality.json")
+    report.write_rows(rows, sampler.setting, figures)
     report.plot(rows, SHEETS / "quality.png")
     sheets = _sheets(store, rows, captions)
     settings = (
-        f"Made by `{COMMAND} --images {arguments.images} --steps {arguments.steps} "
-        f"--guidance {arguments.guidance:g} --precision {arguments.precision}`; pictures in `{store.folder.name}`, "
-        "seeds 1000 + number of the picture, of the native reference 500000 + number; n is stated per row."
+        f"Made by `{COMMAND} --steps {sampler.steps} --guidance {sampler.guidance:g}`, demo model "
+        f"`{sampler.setting.partition('-')[0]}`; seeds 1000 + number of the picture, of the native reference 500000 + "
+        "number; n is stated per row."
     )
     metrics = report.metrics_text(json.loads((RESULTS / "metrics.json").read_text(encoding="utf-8")))
     pictures = ["![figures](quality/quality.png)", *(f"![{sheet.stem}](quality/{sheet.name})" for sheet in sheets)]
@@ -97,7 +106,10 @@ def _report(arguments: argparse.Namespace, store: Store, captions: list[str]) ->
 
 
 def _sheets(store: Store, rows: list[Row], captions: list[str]) -> list[Path]:
-    """One sheet of pictures per size: the same prompts' native ones on top, then the most important methods'."""
+    """One sheet of pictures per size: the same prompts' native ones on top, then the most important methods'.
+
+    A sheet of which some pictures are not on disk stays as it is.
+    """
     from .report import picture_sheet
 
     native, paths = Cell(NATIVE_ROW, 128, 128), []
@@ -105,8 +117,10 @@ def _sheets(store: Store, rows: list[Row], captions: list[str]) -> list[Path]:
     for (height, width), group in groupby(large, _size):
         path = SHEETS / f"pictures-{height}x{width}.jpg"
         shown = [Cell(row.method, height, width) for row in group][:MOST_ON_A_SHEET]
-        picture_sheet(store, [native, *shown], captions, path)
-        paths.append(path)
+        if all(store.complete(cell) for cell in (native, *shown)):
+            picture_sheet(store, [native, *shown], captions, path)
+        if path.exists():
+            paths.append(path)
     return paths
 
 

@@ -10,7 +10,6 @@ from typing import Protocol
 
 import numpy as np
 from PIL import Image
-from PIL.PngImagePlugin import PngInfo
 
 NATIVE_ROW = "native"
 REFERENCE_ROW = "native reference"
@@ -25,7 +24,6 @@ ORDER_SEED = 7
 SQUARE_2X, SQUARE_2_5X, SQUARE_3X, SQUARE_4X = (256, 256), (320, 320), (384, 384), (512, 512)
 TALL, WIDE, VERY_TALL = (384, 192), (192, 384), (384, 128)
 
-OTHER_ASPECTS = ["direct", "HiDiffusion", "HiDiffusion T1 0.8", "Deep Shrink 75%"]
 SCALECRAFTER = [
     "ScaleCrafter",
     "ScaleCrafter + dispersion",
@@ -71,6 +69,17 @@ NATIVE_FIRST, TWO_RESTARTS = "Native first", "Native first, two restarts"
 
 RESTART, RESTART_BETWEEN = 0.38, 0.5
 """The strengths: with this model's spacing the noise's standard deviation is 1.08 and 1.62 of the signal's."""
+
+
+OTHER_ASPECTS = [
+    "direct",
+    "HiDiffusion",
+    "native + Lanczos",
+    NATIVE_FIRST,
+    "Relay",
+    "HiDiffusion T1 0.8",
+    "Deep Shrink 75%",
+]
 
 
 def spaced(method: str, scheduler: str) -> str:
@@ -143,7 +152,7 @@ def prompt_number(index: int, prompts: int) -> int:
 
 
 class Store:
-    """Pictures of cells as PNG files, each with the seconds it took in its header."""
+    """Pictures of cells as PNG files, and beside them what one of them costs."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -159,33 +168,39 @@ class Store:
             count += 1
         return count
 
-    def write(self, cell: Cell, index: int, picture: np.ndarray, seconds: float) -> None:
+    def write(self, cell: Cell, index: int, picture: np.ndarray) -> None:
         """Keeps a uint8 picture `[H, W, 3]`; an interruption leaves the whole file or none."""
         path = self._path(cell, index)
         path.parent.mkdir(parents=True, exist_ok=True)
-        header = PngInfo()
-        header.add_text("seconds", f"{seconds:.4f}")
         temporary = path.with_suffix(".tmp")
-        Image.fromarray(picture).save(temporary, "PNG", pnginfo=header)
+        Image.fromarray(picture).save(temporary, "PNG")
         temporary.replace(path)
 
-    def read(self, cell: Cell, index: int) -> tuple[np.ndarray, float]:
-        """A picture `[H, W, 3]` and the seconds it took."""
+    def read(self, cell: Cell, index: int) -> np.ndarray:
+        """A picture `[H, W, 3]`."""
         with Image.open(self._path(cell, index)) as image:
-            return np.asarray(image.convert("RGB")), float(image.info["seconds"])
+            return np.asarray(image.convert("RGB"))
+
+    def write_operations(self, cell: Cell, operations: int) -> None:
+        """Keeps how many operations a picture of the cell costs."""
+        path = self._operations_path(cell)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(str(operations), encoding="utf-8")
+
+    def operations(self, cell: Cell) -> int | None:
+        """How many operations a picture of the cell costs; None where nobody has counted yet."""
+        path = self._operations_path(cell)
+        return int(path.read_text(encoding="utf-8")) if path.exists() else None
 
     def _path(self, cell: Cell, index: int) -> Path:
         return self.folder / cell.name / f"{index:05}.png"
 
+    def _operations_path(self, cell: Cell) -> Path:
+        return self.folder / cell.name / "operations.txt"
+
 
 class Sampler(Protocol):
-    """What makes the pictures of a cell.
-
-    Attributes:
-        saved_seconds: CPU seconds that the last call did not take because a part of it had been made before.
-    """
-
-    saved_seconds: float
+    """What makes the pictures of a cell."""
 
     @property
     def captions(self) -> Sequence[str]:
@@ -194,4 +209,8 @@ class Sampler(Protocol):
 
     def sample(self, cell: Cell, prompts: Sequence[str], seeds: Sequence[int]) -> np.ndarray:
         """uint8 pictures `[n, H, W, 3]` by the cell's method at its size."""
+        ...
+
+    def operations(self, cell: Cell) -> int:
+        """Floating-point operations of the whole job for one picture of the cell, decoding included."""
         ...

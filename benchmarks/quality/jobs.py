@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -16,6 +15,7 @@ from PIL.Image import Resampling
 
 from demo_model import NATIVE, DemoModel, Spacing, evenly_spaced
 from hidiffusion_ext.core import Change, Run, anchored, split_guidance
+from hidiffusion_ext.core.native_first import first_size
 from hidiffusion_ext.core.sizes import CELL, Size
 
 from .cells import (
@@ -45,26 +45,15 @@ from .spacings import SPACINGS
 
 @dataclass
 class Kept:
-    """First passes, made once: many cells go over the same native pictures again.
+    """First passes, made once: many cells go over the same native pictures again."""
 
-    Attributes:
-        saved: CPU seconds that it took to make what was asked for again.
-    """
-
-    saved: float = 0.0
-    _rows: dict[tuple[object, ...], tuple[torch.Tensor, float]] = field(default_factory=dict)
+    _rows: dict[tuple[object, ...], torch.Tensor] = field(default_factory=dict)
 
     def rows(self, keys: Sequence[tuple[object, ...]], make: Callable[[], torch.Tensor]) -> torch.Tensor:
         """The tensors with these keys, stacked: kept ones if all are there, otherwise those that `make` returns."""
-        if all(key in self._rows for key in keys):
-            rows, seconds = zip(*(self._rows[key] for key in keys))
-            self.saved += sum(seconds)
-            return torch.stack(rows)
-        started = time.process_time() + self.saved  # what is made of something kept took that one's time, too
-        made = make()
-        seconds_each = (time.process_time() + self.saved - started) / len(keys)
-        self._rows |= {key: (row, seconds_each) for key, row in zip(keys, made, strict=True)}
-        return made
+        if not all(key in self._rows for key in keys):
+            self._rows |= dict(zip(keys, make(), strict=True))
+        return torch.stack([self._rows[key] for key in keys])
 
 
 @dataclass(frozen=True)
@@ -165,15 +154,18 @@ def with_two_restarts(method: MakePatch, between: float, last: float) -> Job:
 
 
 def native_latents(model: DemoModel, request: Request) -> torch.Tensor:
-    """The latents [B, 4, h, w] of native pictures."""
-    keys = [("native", prompt, seed) for prompt, seed in zip(request.prompts, request.seeds, strict=True)]
-    native = NATIVE // CELL, NATIVE // CELL
+    """The latents [B, 4, h, w] of native pictures of the request's aspect, of the size that Native first gives them."""
+    height, width = request.size
+    native_width, native_height = first_size(width, height, NATIVE)
+    native = native_height // CELL, native_width // CELL
+    keys = [("native", native, prompt, seed) for prompt, seed in zip(request.prompts, request.seeds, strict=True)]
     return request.kept.rows(keys, lambda: model.draw(request.prompts, request.seeds, native, **request.settings))
 
 
 def enlarged_latents(model: DemoModel, request: Request) -> torch.Tensor:
     """The latents [B, 4, H, W] of native pictures that were enlarged to the request's size."""
-    keys = [(request.size, prompt, seed) for prompt, seed in zip(request.prompts, request.seeds, strict=True)]
+    pictures = zip(request.prompts, request.seeds, strict=True)
+    keys = [("enlarged", request.size, prompt, seed) for prompt, seed in pictures]
     return request.kept.rows(keys, lambda: model.encode(enlarged(Resampling.LANCZOS)(model, request)))
 
 

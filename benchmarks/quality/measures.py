@@ -42,7 +42,8 @@ class Row:
             the features of the network that looks at detail, and its standard error; compare rows of equal n and size.
         kid_detail: The same as KID.
         accuracy: Share of pictures that the classifier gives the prompt's caption.
-        seconds_per_image: CPU seconds of one thread.
+        work: Operations of the whole job for one picture, over those of a native picture.
+        precision: Of the matrix products, "bf16" or "fp32".
         seam: Colour steps at window borders over steps elsewhere, on flat background; None without such background.
         unevenness: Mean colour step between neighbouring latent cells of flat background, in 1/255: what window borders
             do to the background wherever they fall.
@@ -60,7 +61,8 @@ class Row:
     detail_error: float
     kid_detail: float
     accuracy: float
-    seconds_per_image: float
+    work: float
+    precision: str
     seam: float | None
     unevenness: float | None
 
@@ -74,6 +76,7 @@ class Measures:
         detail_net: Trained on crops of them.
         captions: What the prompts are.
         native_counts: Objects in real pictures, per caption.
+        precision: What the pictures were made in.
     """
 
     def __init__(
@@ -83,11 +86,13 @@ class Measures:
         detail_net: DetailNet,
         captions: Sequence[str],
         native_counts: dict[str, int],
+        precision: str,
     ) -> None:
         self.store, self.classifier, self.detail_net = store, classifier, detail_net
-        self.captions, self.native_counts = captions, native_counts
+        self.captions, self.native_counts, self.precision = captions, native_counts, precision
         reference = Cell(REFERENCE_ROW, 128, 128)
-        self._native = [store.read(reference, index)[0] for index in range(store.complete(reference))]
+        self._native = [store.read(reference, index) for index in range(store.complete(reference))]
+        self._native_operations = store.operations(reference)
         self._references: dict[float, np.ndarray] = {}
         self._true: dict[Size, np.ndarray] = {}
 
@@ -113,9 +118,10 @@ class Measures:
     def row(self, cell: Cell, most: int) -> Row | None:
         """The row of a cell, of at most `most` pictures; None if there are too few of it or of the reference."""
         n = min(most, self.store.complete(cell), len(self._native))
-        if n < FEWEST:
+        operations = self.store.operations(cell)
+        if n < FEWEST or operations is None or self._native_operations is None:
             return None
-        pictures, seconds = zip(*(self.store.read(cell, index) for index in range(n)))
+        pictures = [self.store.read(cell, index) for index in range(n)]
         prompts = [prompt_number(index, len(self.captions)) for index in range(n)]
         counts: list[int] = []
         steps = Steps()
@@ -123,9 +129,9 @@ class Measures:
             background = find_background(picture)
             counts.append(count_objects(background))
             steps += measure_steps(picture, background)
-        features, found = look(self.classifier, list(pictures))
+        features, found = look(self.classifier, pictures)
         reference = self.reference(cell.height / cell.width)[:n]
-        close = look_closely(self.detail_net, list(pictures))
+        close = look_closely(self.detail_net, pictures)
         true = self.true_detail((cell.height, cell.width), n)[:n]
         detail = frechet_of_crops(close, true)
         expected = [self.native_counts[self.captions[prompt]] for prompt in prompts]
@@ -142,7 +148,8 @@ class Measures:
             detail_error=round(detail.error, 4),
             kid_detail=round(kernel_distance(close, true).value, 5),
             accuracy=round(float(np.mean(found == prompts)), 4),
-            seconds_per_image=round(float(np.mean(seconds)), 3),
+            work=round(operations / self._native_operations, 3),
+            precision=self.precision,
             seam=None if math.isnan(steps.ratio) else round(steps.ratio, 4),
             unevenness=None if math.isnan(steps.mean) else round(255 * steps.mean, 3),
         )

@@ -6,6 +6,7 @@ import json
 import random
 from collections.abc import Sequence
 from dataclasses import asdict
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ HEADINGS = [
     "KID_b",
     "detail",
     "accuracy",
-    "seconds",
+    "work",
     "seam",
     "uneven",
 ]
@@ -49,11 +50,27 @@ PANELS = [
 ]
 
 
-def write_rows(rows: Sequence[Row], path: Path) -> None:
-    """The rows as a json list, without the unevenness, which other readers of the file do not know."""
-    entries = [{key: value for key, value in asdict(row).items() if key != "unevenness"} for row in rows]
+def write_rows(rows: Sequence[Row], setting: str, path: Path) -> None:
+    """The rows as json, with the setting they share."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(entries, indent=1) + "\n", encoding="utf-8")
+    figures = {"setting": setting, "rows": [asdict(row) for row in rows]}
+    path.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+
+
+def read_rows(setting: str, path: Path) -> list[Row]:
+    """The rows of an earlier run with the same setting; none if there are none or it was another."""
+    figures = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    return [Row(**row) for row in figures["rows"]] if figures.get("setting") == setting else []
+
+
+def merged(earlier: Sequence[Row], new: Sequence[Row], cells: Sequence[Cell]) -> list[Row]:
+    """One row per cell, in the cells' order: the one of more pictures, of equally many the new one."""
+    best: dict[Cell, Row] = {}
+    for row in chain(earlier, new):
+        cell = Cell(row.method, row.height, row.width)
+        if cell not in best or row.n >= best[cell].n:
+            best[cell] = row
+    return [best[cell] for cell in cells if cell in best]
 
 
 def table(rows: Sequence[Row]) -> str:
@@ -70,7 +87,7 @@ def table(rows: Sequence[Row]) -> str:
             f"{row.kid_b:.3f}",
             f"{row.detail:.2f} ± {row.detail_error:.2f}",
             _rate(row.accuracy, row.n),
-            f"{row.seconds_per_image:.2f}",
+            f"{row.work:.1f}",
             *("-" if value is None else f"{value:.2f}" for value in (row.seam, row.unevenness)),
         ]
         lines.append("| " + " | ".join(map(str, cells)) + " |")
@@ -144,7 +161,7 @@ def _save_sheet(
     for (label, cell), height in zip(rows, heights, strict=True):
         draw.text((4, top + height // 2 - 8), label, "black", font)
         for index in range(columns):
-            picture = Image.fromarray(store.read(cell, index)[0])
+            picture = Image.fromarray(store.read(cell, index))
             width = round(height * cell.width / cell.height)
             picture = picture.resize((width, height), Image.Resampling.LANCZOS)
             sheet.paste(picture, (label_width + index * (side + 4), top))

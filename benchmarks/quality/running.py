@@ -15,8 +15,7 @@ PIXELS_PER_BATCH = 4 * 256 * 256
 def fill_cells(sampler: Sampler, store: Store, cells: Sequence[Cell], images: int, minutes: float) -> bool:
     """Makes the first `images` pictures of each cell, in order, as far as the time allows.
 
-    What is on disk stays; an interrupted run goes on where it was. Seconds are those of the process's CPU time, which
-    on one thread does not depend on what else the machine does.
+    What is on disk stays; an interrupted run goes on where it was. What a picture costs is counted once a cell.
 
     Returns:
         Whether everything is there.
@@ -30,6 +29,8 @@ def fill_cells(sampler: Sampler, store: Store, cells: Sequence[Cell], images: in
             for start in range(0, len(indices), batch):
                 if time.monotonic() >= deadline:
                     return False
+                if store.operations(cell) is None:
+                    store.write_operations(cell, sampler.operations(cell))
                 _fill(sampler, store, cell, indices[start : start + batch])
                 bar.update(len(indices[start : start + batch]))
     return True
@@ -38,8 +39,5 @@ def fill_cells(sampler: Sampler, store: Store, cells: Sequence[Cell], images: in
 def _fill(sampler: Sampler, store: Store, cell: Cell, indices: list[int]) -> None:
     prompts = [sampler.captions[prompt_number(index, len(sampler.captions))] for index in indices]
     seeds = [cell.seed(index) for index in indices]
-    started = time.process_time()
-    pictures = sampler.sample(cell, prompts, seeds)
-    seconds = (time.process_time() - started + sampler.saved_seconds) / len(indices)
-    for index, picture in zip(indices, pictures, strict=True):
-        store.write(cell, index, picture, seconds)
+    for index, picture in zip(indices, sampler.sample(cell, prompts, seeds), strict=True):
+        store.write(cell, index, picture)

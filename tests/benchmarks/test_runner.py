@@ -14,9 +14,9 @@ from benchmarks.documents import END, insert_figures, start
 from benchmarks.quality.cells import REFERENCE_ROW, Cell, Store, all_cells, prompt_number
 from benchmarks.quality.classifier import FEATURES, Classifier, load_classifier, look
 from benchmarks.quality.detail import DetailNet
-from benchmarks.quality.measures import Measures
+from benchmarks.quality.measures import Measures, Row
 from benchmarks.quality.preparing import load_native_counts
-from benchmarks.quality.report import blind_sheet, picture_sheet, plot, table, write_rows
+from benchmarks.quality.report import blind_sheet, merged, picture_sheet, plot, read_rows, table, write_rows
 from benchmarks.quality.running import fill_cells
 
 DIRECT, REFERENCE = Cell("direct", 256, 128), Cell(REFERENCE_ROW, 128, 128)
@@ -26,11 +26,11 @@ class Pretender:
     """Draws a disc of the seed's own colour, and counts what it was asked for."""
 
     captions = ("star", "red heart", "droplet")
-    saved_seconds = 0.0
 
     def __init__(self, fail_at: int = 10**9) -> None:
         self.asked: list[tuple[str, int]] = []
         self.cells: list[Cell] = []
+        self.counted: list[Cell] = []
         self.fail_at = fail_at
 
     def sample(self, cell: Cell, prompts: Sequence[str], seeds: Sequence[int]) -> np.ndarray:
@@ -45,6 +45,10 @@ class Pretender:
         for picture, seed in zip(pictures, seeds):
             picture[disc] = np.random.default_rng(seed).integers(0, 120, 3)
         return pictures
+
+    def operations(self, cell: Cell) -> int:
+        self.counted.append(cell)
+        return cell.height * cell.width
 
 
 @pytest.fixture
@@ -61,6 +65,8 @@ def test_a_filled_cell_is_not_sampled_again_and_can_be_extended(store: Store) ->
     assert second.asked == []
     assert [seed for _, seed in third.asked] == [1010, 1011, 1012]
     assert store.complete(DIRECT) == 13
+    assert (first.counted, second.counted, third.counted) == ([DIRECT], [], [])
+    assert store.operations(DIRECT) == 256 * 128
 
 
 def test_an_interrupted_run_goes_on(store: Store) -> None:
@@ -81,10 +87,8 @@ def test_without_time_nothing_is_sampled(store: Store) -> None:
 
 def test_pictures_come_back_as_written(store: Store) -> None:
     picture = np.random.default_rng(0).integers(0, 256, (16, 24, 3)).astype(np.uint8)
-    store.write(DIRECT, 0, picture, 1.25)
-    read, seconds = store.read(DIRECT, 0)
-    assert np.array_equal(read, picture)
-    assert seconds == 1.25
+    store.write(DIRECT, 0, picture)
+    assert np.array_equal(store.read(DIRECT, 0), picture)
 
 
 def test_prompts_are_all_used_before_any_comes_again_and_cells_have_names_of_their_own() -> None:
@@ -101,7 +105,7 @@ def test_cells_become_rows_a_table_a_plot_and_sheets(store: Store, tmp_path: Pat
     fill_cells(model, store, [REFERENCE, native, DIRECT], 24, minutes=1)
     torch.manual_seed(0)
     measures = Measures(
-        store, Classifier(3).eval(), DetailNet(3).eval(), model.captions, dict.fromkeys(model.captions, 1)
+        store, Classifier(3).eval(), DetailNet(3).eval(), model.captions, dict.fromkeys(model.captions, 1), "fp32"
     )
     rows = measures.rows([REFERENCE, native, DIRECT, Cell("not sampled", 256, 256)], most=24)
     assert [(row.method, row.n, row.objects_mean, row.extra_object_rate) for row in rows] == [
@@ -109,7 +113,10 @@ def test_cells_become_rows_a_table_a_plot_and_sheets(store: Store, tmp_path: Pat
         ("direct", 24, 1.0, 0.0),
     ]
     assert rows[1].fid_b > rows[0].fid_b
-    write_rows(rows, tmp_path / "rows.json")
+    assert [row.work for row in rows] == [1, 2]
+    write_rows(rows, "a model", tmp_path / "rows.json")
+    assert read_rows("a model", tmp_path / "rows.json") == rows
+    assert read_rows("another", tmp_path / "rows.json") == read_rows("a model", tmp_path / "none.json") == []
     plot(rows, tmp_path / "plot.png")
     picture_sheet(store, [native, DIRECT], model.captions, tmp_path / "sheet.jpg")
     document = tmp_path / "document.md"
@@ -120,6 +127,19 @@ def test_cells_become_rows_a_table_a_plot_and_sheets(store: Store, tmp_path: Pat
     assert "old" not in text
     assert text.startswith("Before\n")
     assert text.endswith("After\n")
+
+
+def test_rows_of_other_runs_stay_and_the_ones_of_more_pictures_win(store: Store) -> None:
+    cells = [DIRECT, Cell("hires", 256, 128), Cell("Relay", 256, 128), Cell("never", 256, 128)]
+
+    def row(cell: Cell, n: int, work: float) -> Row:
+        figures = dict.fromkeys(["objects_mean", "extra_object_rate", "fid_b", "kid_b", "detail", "detail_error"], 0.0)
+        figures |= {"kid_detail": 0.0, "accuracy": 1.0, "work": work}
+        return Row(cell.method, cell.height, cell.width, n, precision="bf16", seam=None, unevenness=None, **figures)
+
+    earlier = [row(cells[2], 200, 1), row(cells[0], 200, 2), row(Cell("gone", 256, 128), 200, 3)]
+    new = [row(cells[0], 200, 4), row(cells[1], 20, 5), row(cells[2], 100, 6)]
+    assert [each.work for each in merged(earlier, new, cells)] == [4, 5, 1]
 
 
 def test_a_document_without_a_place_for_figures_is_refused(tmp_path: Path) -> None:
@@ -141,7 +161,7 @@ def test_the_kept_classifier_and_counts_fit_together() -> None:
 def test_a_blind_sheet_says_what_its_rows_are_only_beside_it(store: Store, tmp_path: Path) -> None:
     colours = {Cell(f"method {number}", 64, 64): 40 * number for number in range(6)}
     for cell, colour in colours.items():
-        store.write(cell, 0, np.full((64, 64, 3), colour, dtype=np.uint8), 1.0)
+        store.write(cell, 0, np.full((64, 64, 3), colour, dtype=np.uint8))
     key = blind_sheet(store, list(colours), ["star"], tmp_path / "blind.png")
     rows = [line.partition(": ") for line in key.read_text().splitlines()]
     assert [number for number, _, _ in rows] == ["1", "2", "3", "4", "5", "6"]
