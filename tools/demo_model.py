@@ -20,13 +20,28 @@ from safetensors.torch import load_file
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
+from fitted_skips import fit_skips
 from fused_attention import use_fused_attention
-from hidiffusion_ext.core import Change, Evaluation, Plan, Run, Schedule, UNetMap, damped, hidiffusion, map_unet
+from hidiffusion_ext.core import (
+    Change,
+    Evaluation,
+    Plan,
+    Run,
+    Schedule,
+    Situation,
+    UNetMap,
+    damped,
+    hidiffusion,
+    map_unet,
+)
 from hidiffusion_ext.core.sizes import CELL, Size
 
 FOLDER = Path(__file__).resolve().parent.parent / "demo"
 NATIVE = 128
 """Pixels per side the model was trained at."""
+
+SITUATION = Situation(v_prediction=True)
+"""What a plan has to know of a pass of the model, beside its UNet and size."""
 
 Progress = Callable[[Sequence[int]], Iterable[int]]
 
@@ -92,6 +107,7 @@ class DemoModel:
             part.load_state_dict(own)
             part.eval().requires_grad_(False)
         use_fused_attention(self.unet)
+        fit_skips()
         self.unet_map: UNetMap = map_unet(self.unet)
         self.alphas: torch.Tensor = weights["alphas_cumprod"].double()
         self.scale_factor: float = params["scale_factor"]

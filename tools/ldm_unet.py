@@ -10,6 +10,7 @@ from ldm.modules.attention import SpatialTransformer
 from ldm.modules.diffusionmodules.openaimodel import UNetModel
 from torch import nn
 
+from fitted_skips import fit_skips
 from fused_attention import use_fused_attention
 from hidiffusion_ext.core import Family
 
@@ -62,6 +63,7 @@ def ldm_unet(shape: Shape, *, kind: type[LdmUNet] = LdmUNet, in_channels: int = 
         torch.manual_seed(seed)
         unet = _structure(shape, kind, in_channels)
         use_fused_attention(unet)
+        fit_skips()
         for parameter in unet.parameters():
             if parameter.ndim > 1:
                 nn.init.normal_(parameter, std=0.7 / parameter[0].numel() ** 0.5)

@@ -7,8 +7,8 @@ from collections.abc import Callable, Generator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
-from demo_model import NATIVE, DemoModel, Patch, untouched
-from hidiffusion_ext.core import Method, Options, Preset, Run, Schedule, Situation, Span, WindowShift, make_plan
+from demo_model import NATIVE, SITUATION, DemoModel, Patch, untouched
+from hidiffusion_ext.core import Method, Options, Preset, Run, Schedule, Span, WindowShift, make_plan
 from hidiffusion_ext.core.plan import Pair
 from hidiffusion_ext.core.sizes import CELL, Size
 
@@ -32,7 +32,7 @@ def _hidiffusion(policy: Policy | None = None, over_picture: bool = False, **opt
 
     def method(model: DemoModel, size: Size, seed: int) -> Patch:
         wanted = Options(native_size=NATIVE, **options)
-        situation = Situation(v_prediction=True, over_picture=over_picture)
+        situation = dataclasses.replace(SITUATION, over_picture=over_picture)
         plan = make_plan(wanted, model.unet_map, (size[0] // CELL, size[1] // CELL), situation)
 
         @contextmanager

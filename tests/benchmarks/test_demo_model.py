@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
@@ -58,6 +59,11 @@ def test_the_encoder_undoes_the_decoder(model: DemoModel) -> None:
     assert float((model.encode(model.decode(x)) - x).std()) < 0.35 * float(x.std())
 
 
+@pytest.mark.parametrize("latent", [(25, 25), (24, 12)])
+def test_any_size_can_be_drawn(model: DemoModel, latent: tuple[int, int]) -> None:
+    assert model.draw(["star"], [1], latent, steps=1).shape == (1, 4, *latent)
+
+
 def test_the_demo_writes_its_sheet_and_says_what_was_active(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -66,3 +72,5 @@ def test_the_demo_writes_its_sheet_and_says_what_was_active(
     demo.main()
     assert "Active: RAU-Net until step 2 of 5, MSW-MSA" in capsys.readouterr().out
     assert (tmp_path / "demo.png").stat().st_size > 10_000
+    told = json.loads((tmp_path / "demo.json").read_text())
+    assert list(told["seconds"]) == ["Direct", "HiDiffusion", "Relay"]

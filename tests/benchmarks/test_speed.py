@@ -39,6 +39,13 @@ def test_the_operations_are_those_of_the_published_counts() -> None:
     assert counter.count(counter.patched(plan), 30) / 1e12 == pytest.approx(3.39, abs=0.01)
 
 
+def test_sides_that_cannot_be_halved_evenly_are_counted() -> None:
+    counter = OperationCounter(tiny_shape(Family.SD1), Setting("tiny", 720, 1280, 1, torch.float32, "cpu", steps=50))
+    even = OperationCounter(tiny_shape(Family.SD1), Setting("tiny", 768, 1280, 1, torch.float32, "cpu", steps=50))
+    plan = make_plan(Options(), map_unet(counter.unet), (90, 160))
+    assert counter.count(counter.patched(plan), 0) < counter.count(nullcontext(), 0) < even.count(nullcontext(), 0)
+
+
 def test_the_operations_of_scalecrafter() -> None:
     """At four times the native side all factors are whole: looking further costs nothing, wider kernels do."""
     counter = OperationCounter(tiny_shape(Family.SD1), Setting("tiny", 256, 256, 2, torch.float32, "cpu", steps=50))

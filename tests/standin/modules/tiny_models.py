@@ -14,6 +14,8 @@ import ldm.modules.diffusionmodules.openaimodel as openaimodel
 import torch
 from torch import Tensor, nn
 
+from fitted_skips import fit_skips
+
 CONTEXT = 32
 COMMON = dict(
     image_size=32,
@@ -40,20 +42,7 @@ SDXL_DEPTH = {64: 1, 128: 2}  # transformer blocks by width; 2 and 10 in the rea
 VECTOR = 16  # size of SDXL's pooled conditioning
 
 
-class ResizingTorch:
-    """`torch`, whose two-tensor `cat` first resizes the first to the second: what the host does in the UNet's skips."""
-
-    def __getattr__(self, item):
-        return getattr(torch, item)
-
-    def cat(self, tensors, *args, **kwargs):
-        if len(tensors) == 2 and tensors[0].shape[-2:] != tensors[1].shape[-2:]:
-            h, skip = tensors
-            tensors = (nn.functional.interpolate(h, skip.shape[-2:], mode="nearest"), skip)
-        return torch.cat(tensors, *args, **kwargs)
-
-
-openaimodel.th = ResizingTorch()
+fit_skips()
 
 
 class DeepSpatialTransformer(attention.SpatialTransformer):
