@@ -24,12 +24,7 @@ ORDER_SEED = 7
 SQUARE_2X, SQUARE_2_5X, SQUARE_3X, SQUARE_4X = (256, 256), (320, 320), (384, 384), (512, 512)
 TALL, WIDE, VERY_TALL = (384, 192), (192, 384), (384, 128)
 
-SCALECRAFTER = [
-    "ScaleCrafter",
-    "ScaleCrafter + dispersion",
-    "ScaleCrafter + damped guidance",
-    "ScaleCrafter + MSW-MSA",
-]
+SCALECRAFTER_4X = ["ScaleCrafter", "ScaleCrafter + dispersion", "ScaleCrafter + damped guidance"]
 SHIFT_POLICIES = ["random shift", "independent shifts", "low-discrepancy shift"]
 STRENGTHS = (0.2, 0.3, 0.5, 0.7, 0.9)
 HELPERS = ("direct", "MSW-MSA only", "HiDiffusion by steps", "HiDiffusion")
@@ -71,15 +66,7 @@ RESTART, RESTART_BETWEEN = 0.38, 0.5
 """The strengths: with this model's spacing the noise's standard deviation is 1.08 and 1.62 of the signal's."""
 
 
-OTHER_ASPECTS = [
-    "direct",
-    "HiDiffusion",
-    "native + Lanczos",
-    NATIVE_FIRST,
-    "Relay",
-    "HiDiffusion T1 0.8",
-    "Deep Shrink 75%",
-]
+OTHER_ASPECTS = ["direct", "HiDiffusion", "native + Lanczos", NATIVE_FIRST, "Relay"]
 
 
 def spaced(method: str, scheduler: str) -> str:
@@ -112,7 +99,8 @@ class Cell:
 def all_cells() -> list[Cell]:
     """Every cell, most important first: a budget of time works through the list in this order."""
     helped = [(s, helper) for s in STRENGTHS for helper in HELPERS if helper != "HiDiffusion" or s >= RAUNET_FROM]
-    second, in_latent = ([second_pass(*each, in_pixels) for each in helped] for in_pixels in (True, False))
+    second = [second_pass(*each) for each in helped]
+    in_latent = [second_pass(*each, in_pixels=False) for each in helped if each[1] != "HiDiffusion by steps"]
     by_size: list[tuple[tuple[int, int], list[str]]] = [
         ((128, 128), [REFERENCE_ROW, NATIVE_ROW]),
         (SQUARE_2X, [TRUE_ROW, TRUE_DECODED_ROW, "native + bicubic", "native + Lanczos"]),
@@ -136,8 +124,8 @@ def all_cells() -> list[Cell]:
         (SQUARE_2X, ["HiDiffusion T1 0.2", "HiDiffusion T1 0.6", "HiDiffusion T1 0.8 T2 0.4", "RAU-Net only T1 0.8"]),
         *((size, OTHER_ASPECTS) for size in (TALL, WIDE, VERY_TALL)),
         (SQUARE_2X, ["ScaleCrafter + dispersion", "ScaleCrafter + damped guidance", "ScaleCrafter T1 0.9"]),
-        (SQUARE_4X, ["HiDiffusion T1 0.4", "MSW-MSA only", "Deep Shrink 75%", *SCALECRAFTER]),
-        *((size, SCALECRAFTER) for size in (TALL, SQUARE_2_5X)),
+        (SQUARE_4X, ["MSW-MSA only", "Deep Shrink 75%", *SCALECRAFTER_4X]),
+        *((size, ["ScaleCrafter"]) for size in (TALL, SQUARE_2_5X)),
         (SQUARE_2X, [f"HiDiffusion T1 0.8, {policy}" for policy in SHIFT_POLICIES]),
     ]
     return [Cell(method, *size) for size, methods in by_size for method in methods]

@@ -82,6 +82,7 @@ def hidiffusion(unet: nn.Module, plan: Plan, run: Run) -> Generator[None, None, 
         raise ValueError("random window shifts need a Run with a generator")
     strided, pooled = (run.schedule.steps_inside(pair.span) for pair in (plan.strided, plan.pooled))
     redilations = [site for site in plan.redilations if run.schedule.steps_inside(site.span)]
+    staged = any(run.schedule.steps_inside(stage.span) for stage in plan.stages)
     with ExitStack() as stack:
         if plan.due(run.schedule):
             _watch_calls(stack, unet, plan, run)
@@ -89,9 +90,9 @@ def hidiffusion(unet: nn.Module, plan: Plan, run: Run) -> Generator[None, None, 
             _stride(stack, unet, plan, run)
         if pooled:
             _pool(stack, unet, plan, run)
-        if strided or pooled:
+        if strided or pooled or staged:
             _size_upsamplers(stack, unet, plan, run)
-        if any(run.schedule.steps_inside(stage.span) for stage in plan.stages):
+        if staged:
             _relay(stack, unet, plan, run)
         for convolution in redilations:
             _redilate(stack, unet, run, convolution)
@@ -155,10 +156,11 @@ def _pool(stack: ExitStack, unet: nn.Module, plan: Plan, run: Run) -> None:
 
 
 def _size_upsamplers(stack: ExitStack, unet: nn.Module, plan: Plan, run: Run) -> None:
-    """While RAU-Net is active every upsampler goes straight to the size of the skip its output will meet."""
+    """While the sizes are others every upsampler goes straight to the size of the skip its output will meet."""
 
     def size(index: int, x: torch.Tensor) -> torch.Tensor:
-        return raunet.upsample_to(x, _skip_after(plan, run, index)) if run.strided or run.pooled else x
+        changed = run.strided or run.pooled or run.stage
+        return raunet.upsample_to(x, _skip_after(plan, run, index)) if changed else x
 
     for index, block in enumerate(plan.unet.outputs):
         if block.up:

@@ -6,9 +6,7 @@ The second pass begins with so much noise that the enlarged picture's large shap
 
 from __future__ import annotations
 
-import math
-
-from .sizes import CELL
+from .sizes import CELL, resized
 
 RESTART_NOISE = 0.54
 """The noise's share of the variance where the second pass begins: a sigma of 1.08."""
@@ -19,9 +17,6 @@ RESTART_STEPS = 0.3
 LEAST_STEPS = 6
 """Fewer steps in the second pass leave noise: with two DPM++ 2M's picture is full of it, with four it has grain."""
 
-AREA_BETWEEN = 0.8, 1.25
-"""How far the first pass's area may be from the native one, to have the aspect of the picture."""
-
 
 def first_size(width: int, height: int, native: int) -> tuple[int, int]:
     """The first pass's (width, height) for a picture of the given one: its aspect to within half a per cent, if that is
@@ -29,20 +24,9 @@ def first_size(width: int, height: int, native: int) -> tuple[int, int]:
 
     All in pixels; the first pass's are multiples of 8.
     """
-    low, high = (share * native**2 for share in AREA_BETWEEN)
-    aspect = width / height
-    sizes = [
-        (w, h)
-        for w in range(CELL, math.ceil(high / CELL) + CELL, CELL)
-        for h in {max(CELL, round(w / aspect / CELL + nudge) * CELL) for nudge in (-0.5, 0.5)}
-        if low <= w * h <= high
-    ]
-
-    def error(size: tuple[int, int]) -> tuple[float, float]:
-        w, h = size
-        return round(abs(math.log(w / h / aspect)), 2), abs(math.log(w * h / native**2))
-
-    return min(sizes, key=error)
+    cells = resized((height, width), (native / CELL) ** 2, tolerance=0.005)
+    assert cells is not None  # single cells have any area of more than a few
+    return cells[1] * CELL, cells[0] * CELL
 
 
 def second_steps(steps: int) -> int:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 from .options import Options, Preset, Refused
 from .plan import Plan, Situation, Stage
 from .schedule import NoiseLevels, Span
-from .sizes import Size
+from .sizes import Size, resized, stretched
 
 TWO_STAGES_FROM = 3
 """From this multiple of the native side on there is a stage between the native size and the full one."""
@@ -23,8 +24,12 @@ SIGMA_SIDE = 512
 """Pixels per native side for which the two sigmas above are meant. A layout of fewer cells is settled at less noise, in
 proportion (arXiv 2301.11093, section 3.1); larger native sides are given the same ones."""
 
-CELLS = 8
-"""A stage's sides are multiples of so many latent cells, which every UNet halves without a remainder."""
+MULTIPLES = 8, 4, 2, 1
+"""Of how many latent cells a stage's sides are: the most with which it has the picture's aspect. A UNet halves 8 cells
+evenly on all its levels."""
+
+STRETCHED = 0.02
+"""By how much the aspect may be off."""
 
 
 def add_relay(options: Options, plan: Plan, situation: Situation) -> Plan:
@@ -64,5 +69,8 @@ def _share(levels: NoiseLevels, sigma: float) -> float:
 
 
 def _reduced(size: Size, factor: float) -> Size:
-    height, width = (max(CELLS, round(side / factor / CELLS) * CELLS) for side in size)
-    return height, width
+    """The size of a stage whose sides are so many times shorter."""
+    area = math.prod(size) / factor**2
+    found = (resized(size, area, tolerance=STRETCHED, multiple=multiple) for multiple in MULTIPLES)
+    sizes = [each for each in found if each]
+    return next((each for each in sizes if stretched(each, size) <= STRETCHED), sizes[-1])

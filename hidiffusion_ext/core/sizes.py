@@ -5,6 +5,7 @@ A size is (height, width). Every reduction rounds up, as a padded strided convol
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 from .unet_map import UNetMap
@@ -13,6 +14,10 @@ Size = tuple[int, int]
 
 CELL = 8
 """Pixels per latent cell and side."""
+
+
+AREA_BETWEEN = 0.8, 1.25
+"""How far the area of a smaller size may be from the one it is to have, so that it has the aspect it is to have."""
 
 
 class FeatureSizes(NamedTuple):
@@ -25,6 +30,39 @@ class FeatureSizes(NamedTuple):
 
     inside: tuple[Size, ...]
     skips: tuple[Size, ...]
+
+
+def resized(size: Size, area: float, *, tolerance: float, multiple: int = 1) -> Size | None:
+    """The size with the aspect of another one, if that is possible, and most nearly `area`.
+
+    Args:
+        size: The one with the aspect, in any unit.
+        area: Height times width, in cells.
+        tolerance: By how much an aspect may be off and still be the same: 0.02 for two per cent.
+        multiple: Of how many cells both sides are.
+
+    Returns:
+        The size in cells; None if none of such multiples has about that area.
+    """
+    aspect = size[1] / size[0]
+    low, high = (share * area for share in AREA_BETWEEN)
+    widest = math.ceil(math.sqrt(high * aspect) + multiple * aspect)
+    sizes = [
+        (height, width)
+        for width in range(multiple, widest + multiple, multiple)
+        for height in {max(multiple, round(width / aspect / multiple + nudge) * multiple) for nudge in (-0.5, 0.5)}
+        if low <= height * width <= high
+    ]
+
+    def error(found: Size) -> tuple[int, float]:
+        return round(stretched(found, size) / (2 * tolerance)), abs(math.log(math.prod(found) / area))
+
+    return min(sizes, key=error, default=None)
+
+
+def stretched(size: Size, other: Size) -> float:
+    """By how much the aspects of two sizes differ, as a logarithm: 0.02 for two per cent."""
+    return abs(math.log(size[1] / size[0] * other[0] / other[1]))
 
 
 def feature_sizes(

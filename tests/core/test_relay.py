@@ -7,10 +7,12 @@ from typing import Any
 
 import pytest
 import torch
+from ldm.modules.diffusionmodules import openaimodel
 from unets import inputs, tiny_unet
 
 from hidiffusion_ext.core import (
     Family,
+    Method,
     NoiseLevels,
     Options,
     Plan,
@@ -136,6 +138,30 @@ def test_the_unet_is_called_at_the_native_size_until_the_picture_is_handed_on() 
     with torch.inference_mode():
         alone = UNET(x[:1], torch.full((1,), EVEN[6]), context=context[:1])
     assert torch.equal(called(relay(t1=0.5, msw_msa=False), EVEN[6])[0], alone)
+
+
+@pytest.mark.parametrize(
+    ("native", "latent", "stage"),
+    [
+        (512, (128, 128), (64, 64)),
+        (512, (128, 192), (48, 72)),
+        (512, (136, 240), (48, 84)),
+        (1024, (180, 320), (96, 168)),
+        (128, (48, 24), (24, 12)),
+        (128, (16, 48), (10, 30)),
+    ],
+)
+def test_a_stage_has_the_aspect_of_the_picture(native: int, latent: tuple[int, int], stage: tuple[int, int]) -> None:
+    plan = make_plan(Options(method=Method.RELAY, native_size=native, t1=0.5), map_unet(UNET), latent)
+    assert plan.stages[0].latent == stage
+
+
+def test_a_stage_need_not_be_halved_evenly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the host does not fit what comes up to its skip connection, as plain ldm does not."""
+    monkeypatch.setattr(openaimodel, "th", torch)
+    plan = make_plan(Options(method=Method.RELAY, native_size=128, t1=0.5), map_unet(UNET), (48, 16))
+    answer, (size, _) = called(plan, EVEN[0])
+    assert (size, answer.shape[2:]) == ((30, 10), (48, 16))
 
 
 def test_an_answer_does_not_depend_on_the_batch() -> None:
