@@ -167,7 +167,7 @@ def _save_sheet(
             sheet.paste(picture, (label_width + index * (side + 4), top))
         top += height + 4
     path.parent.mkdir(parents=True, exist_ok=True)
-    sheet.save(path, quality=85)
+    sheet.save(path, quality=85, optimize=True, progressive=True)
 
 
 def metrics_text(metrics: dict[str, Any]) -> str:

@@ -19,13 +19,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
+TOOLS = HERE.parent.parent / "tools"
 ENVIRONMENT = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0", "GRADIO_ANALYTICS_ENABLED": "False"}
 
 
 def create_app(extension_dirs: Sequence[str | Path]):
     """The FastAPI application, with the page at / and the API; extensions are loaded from the given folders."""
-    if str(HERE) not in sys.path:
-        sys.path.insert(0, str(HERE))
+    sys.path[:0] = [str(folder) for folder in (HERE, TOOLS) if str(folder) not in sys.path]
     import bare_k_diffusion
 
     bare_k_diffusion.install()
