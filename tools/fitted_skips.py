@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -21,7 +20,7 @@ class _FittingTorch:
     def __getattr__(self, name: str) -> Any:
         return getattr(torch, name)
 
-    def cat(self, tensors: Sequence[torch.Tensor], *args: Any, **kwargs: Any) -> torch.Tensor:
+    def cat(self, tensors: list[torch.Tensor] | tuple[torch.Tensor, ...], *args: Any, **kwargs: Any) -> torch.Tensor:
         if len(tensors) == 2 and tensors[0].shape[-2:] != tensors[1].shape[-2:]:
             h, skip = tensors
             tensors = (F.interpolate(h, skip.shape[-2:], mode="nearest"), skip)

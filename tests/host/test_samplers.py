@@ -5,6 +5,7 @@ where the plan says.
 from __future__ import annotations
 
 import itertools
+import re
 import urllib.parse
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +22,9 @@ TABLE = Path("out/samplers.md")
 
 WITHOUT_SCHEDULER = {"DPM fast", "DPM adaptive", "DDIM", "DDIM CFG++", "PLMS", "UniPC", "LCM"}
 """Samplers that make their own schedule and look at no scheduler."""
+
+OF_ITS_OWN_STEPS = {"DPM adaptive"}
+"""Samplers whose steps depend on what the model answers, down to its last bit: they may pass over a planned one."""
 
 rows: dict[str, dict[str, str]] = {}
 
@@ -48,6 +52,14 @@ def told_and_said(webui: WebUI, **job: Any) -> tuple[list[str], list[str]]:
     said = info["extra_generation_params"]
     keys = ["HiDiffusion", "HiDiffusion hires"] if job.get("enable_hr") else ["HiDiffusion"]
     return [one["text"] for one in told["passes"] if one["active"]], [said[key] for key in keys if key in said]
+
+
+def kept(told: str, said: str, sampler: str) -> bool:
+    """Whether a pass was what the plan had said."""
+    step = re.compile(r"(?<=step )\d+")
+    if sampler not in OF_ITS_OWN_STEPS or step.sub("", told) != step.sub("", said):
+        return told == said
+    return all(int(ended) <= int(planned) for planned, ended in zip(step.findall(told), step.findall(said)))
 
 
 def test_t1_ends_at_its_noise(webui: WebUI, kind: str) -> None:
@@ -79,6 +91,6 @@ def test_the_plan_knows_the_steps_of_a_second_pass(webui: WebUI) -> None:
         job = {"sampler_name": samplers[number % len(samplers)], "scheduler": schedulers[number % len(schedulers)]}
         hires = {"enable_hr": True, "hr_scale": 1.5, "denoising_strength": 0.8}
         told, said = told_and_said(webui, **job, **hires)
-        if told != said or len(said) != 2:
+        if not len(told) == len(said) == 2 or not all(map(kept, told, said, [job["sampler_name"]] * 2)):
             wrong.append(f"{job}: told {told}, done {said}")
     assert not wrong
