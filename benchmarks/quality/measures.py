@@ -116,7 +116,10 @@ class Measures:
         return self._true[size]
 
     def row(self, cell: Cell, most: int) -> Row | None:
-        """The row of a cell, of at most `most` pictures; None if there are too few of it or of the reference."""
+        """The row of a cell, of at most `most` pictures.
+
+        None if there are too few of it or of the reference, or nobody has counted what one costs.
+        """
         n = min(most, self.store.complete(cell), len(self._native))
         operations = self.store.operations(cell)
         if n < FEWEST or operations is None or self._native_operations is None:
