@@ -28,7 +28,7 @@ class ScriptedHost:
         info: What is changed in the `info` of an answer.
         size: The pictures' size instead of the one asked for.
         plan: What it answers as the extension does.
-        reserved: Bytes of its graphics card; `memory_asked` is set when they have been told.
+        reserved: Bytes of its graphics card; what was told of them is in `told`, which `has_told` is about.
         paths: What it answers to GET, by path.
     """
 
@@ -38,7 +38,7 @@ class ScriptedHost:
         self.behave: Callable[[dict[str, Any]], Any] = lambda payload: None
         self.info: dict[str, Any] = {}
         self.size: tuple[int, int] | None = None
-        self.reserved, self.memory_asked = 3 * GIB, threading.Event()
+        self.reserved, self.told, self.has_told = 3 * GIB, list[int](), threading.Condition()
         plan = {"refused": "", "mark": "up to 1.7 times as fast", "speed_up": 1.7, "advice": ""}
         self.plan = {**plan, "model": f"SD1.5 ({CHECKPOINT}.safetensors)", "passes": [{"native": 64}]}
         self.paths: dict[str, Any] = {
@@ -70,9 +70,11 @@ class ScriptedHost:
                     host.plans_asked.append(dict(parse_qsl(at.query)))
                     self.send(200, host.plan)
                 elif at.path == "/sdapi/v1/memory":
-                    cuda = {"system": {"total": 24 * GIB}, "reserved": {"current": host.reserved}}
-                    self.send(200, {"ram": {}, "cuda": cuda})
-                    host.memory_asked.set()
+                    now = host.reserved
+                    self.send(200, {"ram": {}, "cuda": {"system": {"total": 24 * GIB}, "reserved": {"current": now}}})
+                    with host.has_told:
+                        host.told.append(now)
+                        host.has_told.notify_all()
                 elif at.path in host.paths:
                     self.send(200, host.paths[at.path])
                 else:

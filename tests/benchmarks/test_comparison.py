@@ -7,8 +7,7 @@ import json
 import math
 import re
 import threading
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +18,13 @@ from hypothesis import strategies as st
 from PIL import Image, ImageFont
 from scripted_host import CHECKPOINT, GIB, ScriptedHost
 
+from benchmarks.webui import host as host_module
 from benchmarks.webui.__main__ import main
 from benchmarks.webui.arms import ARMS
 from benchmarks.webui.comparison import CELL, Comparison, Size, native_size
 from benchmarks.webui.facts import facts
 from benchmarks.webui.figures import Row, rows
-from benchmarks.webui.host import Host
+from benchmarks.webui.host import SETTLING, SHORT, Host
 from benchmarks.webui.prompts import SHIPPED, read
 from benchmarks.webui.running import ticking
 from benchmarks.webui.store import Answer, Store
@@ -36,9 +36,34 @@ LOADS_A_MODEL = {"width": 64, "height": 64, "steps": 1}
 OUT_OF_MEMORY = 500, {"error": "OutOfMemoryError", "errors": "CUDA out of memory in /home/somebody/webui/x.py"}
 
 
+class Clock:
+    """Stands in the place of the module `time`, where a WebUI is waited for: it goes on only while somebody sleeps.
+
+    Attributes:
+        meanwhile: What happens during each sleep.
+    """
+
+    def __init__(self) -> None:
+        self._now = 0.0
+        self.meanwhile: Callable[[], None] = lambda: None
+
+    def monotonic(self) -> float:
+        return self._now
+
+    def sleep(self, seconds: float) -> None:
+        self._now += seconds
+        self.meanwhile()
+
+
 @pytest.fixture
-def host(monkeypatch: pytest.MonkeyPatch) -> Iterator[ScriptedHost]:
-    monkeypatch.setattr("benchmarks.webui.host.SETTLING", 0.2)
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr("benchmarks.webui.host.time", clock)
+    return clock
+
+
+@pytest.fixture
+def host(clock: Clock) -> Iterator[ScriptedHost]:
     with ScriptedHost() as running:
         yield running
 
@@ -185,24 +210,20 @@ def test_what_is_refused_by_the_extension_is_said(host: ScriptedHost, out: Path)
     assert figures(out)["HiDiffusion"].counted == 0
 
 
-def test_a_webui_that_restarts_is_waited_for(host: ScriptedHost, out: Path) -> None:
-    restarts = []
-
-    def restart() -> None:
-        host.stop()
-        time.sleep(0.5)
-        host.start()
-
+def test_a_webui_that_restarts_is_waited_for(host: ScriptedHost, out: Path, clock: Clock) -> None:
     def behave(payload: dict[str, Any]) -> str | None:
         if len(host.asked) != 6:
             return None
-        restarts.append(threading.Thread(target=restart))
-        restarts[0].start()
+        host.stop()
         return "drop"
 
-    host.behave = behave
-    assert run(host.url, out, "--arms", "direct", "HiDiffusion", "--seeds", "1", "2", "3", "--wait", "20") == 0
-    restarts[0].join()
+    def restart() -> None:
+        if clock.monotonic() == 3 * SETTLING:
+            host.start()
+
+    host.behave, clock.meanwhile = behave, restart
+    assert run(host.url, out, "--arms", "direct", "HiDiffusion", "--seeds", "1", "2", "3", "--wait", "60") == 0
+    assert clock.monotonic() == 4 * SETTLING
     assert len(host.asked) == 13
     assert [row.counted for row in figures(out).values()] == [4, 4]  # of 6: the first ones before and after it
 
@@ -249,9 +270,23 @@ def test_another_checkpoint_is_not_mixed_in(host: ScriptedHost, out: Path, capsy
     assert "came back with SDXL (another)" in capsys.readouterr().out
 
 
-def test_a_picture_that_does_not_come_back(host: ScriptedHost, out: Path) -> None:
-    host.behave = lambda payload: time.sleep(4) if payload["prompt"] == PROMPTS[0] else None
-    assert run(host.url, out, "--arms", "direct", "--patience", "1.5") == 1
+def test_a_picture_that_does_not_come_back(host: ScriptedHost, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    over, opener = threading.Event(), host_module._opener
+
+    class Opener:
+        """Nobody's patience ends but that with the picture that does not come."""
+
+        def open(self, request: Any, timeout: float) -> Any:
+            assert timeout == (1.5 if "txt2img" in request.full_url else SHORT)
+            never = PROMPTS[0].encode() in (request.data or b"")
+            return opener.open(request, timeout=0.2 if never else None)
+
+    monkeypatch.setattr(host_module, "_opener", Opener())
+    host.behave = lambda payload: over.wait() if payload["prompt"] == PROMPTS[0] else None
+    try:
+        assert run(host.url, out, "--arms", "direct", "--patience", "1.5") == 1
+    finally:
+        over.set()
     assert host.interrupted == 1
     assert "no answer within 1.5 s" in table(out)
     assert figures(out)["direct"].there == 1
@@ -295,8 +330,8 @@ def test_times_that_count(host: ScriptedHost, out: Path) -> None:
 def test_the_most_memory_that_was_seen(host: ScriptedHost, out: Path) -> None:
     def behave(payload: dict[str, Any]) -> None:
         for host.reserved in (5 * GIB, 2 * GIB):
-            host.memory_asked.clear()
-            host.memory_asked.wait(10)
+            with host.has_told:
+                host.has_told.wait_for(lambda: host.reserved in host.told)
 
     host.behave = behave
     run(host.url, out, "--arms", "direct")

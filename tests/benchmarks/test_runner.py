@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -58,9 +59,9 @@ def store(tmp_path: Path) -> Store:
 
 def test_a_filled_cell_is_not_sampled_again_and_can_be_extended(store: Store) -> None:
     first, second, third = Pretender(), Pretender(), Pretender()
-    assert fill_cells(first, store, [DIRECT], 10, minutes=1)
-    assert fill_cells(second, store, [DIRECT], 10, minutes=1)
-    assert fill_cells(third, store, [DIRECT], 13, minutes=1)
+    assert fill_cells(first, store, [DIRECT], 10, minutes=math.inf)
+    assert fill_cells(second, store, [DIRECT], 10, minutes=math.inf)
+    assert fill_cells(third, store, [DIRECT], 13, minutes=math.inf)
     assert [seed for _, seed in first.asked] == list(range(1000, 1010))
     assert second.asked == []
     assert [seed for _, seed in third.asked] == [1010, 1011, 1012]
@@ -71,11 +72,11 @@ def test_a_filled_cell_is_not_sampled_again_and_can_be_extended(store: Store) ->
 
 def test_an_interrupted_run_goes_on(store: Store) -> None:
     with pytest.raises(KeyboardInterrupt):
-        fill_cells(Pretender(fail_at=16), store, [DIRECT], 30, minutes=1)
+        fill_cells(Pretender(fail_at=16), store, [DIRECT], 30, minutes=math.inf)
     kept = store.complete(DIRECT)
     assert 0 < kept < 30
     rest = Pretender()
-    assert fill_cells(rest, store, [DIRECT], 30, minutes=1)
+    assert fill_cells(rest, store, [DIRECT], 30, minutes=math.inf)
     assert len(rest.asked) == 30 - kept
     assert set(rest.cells) == {DIRECT}
 
@@ -102,7 +103,7 @@ def test_prompts_are_all_used_before_any_comes_again_and_cells_have_names_of_the
 def test_cells_become_rows_a_table_a_plot_and_sheets(store: Store, tmp_path: Path) -> None:
     model = Pretender()
     native = Cell("native", 128, 128)
-    fill_cells(model, store, [REFERENCE, native, DIRECT], 24, minutes=1)
+    fill_cells(model, store, [REFERENCE, native, DIRECT], 24, minutes=math.inf)
     torch.manual_seed(0)
     measures = Measures(
         store, Classifier(3).eval(), DetailNet(3).eval(), model.captions, dict.fromkeys(model.captions, 1), "fp32"

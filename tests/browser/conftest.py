@@ -9,6 +9,9 @@ from typing import Any
 import pytest
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+PATIENCE = 300_000
+"""Milliseconds that the page is waited for: only a page on which nothing happens any more is given up."""
+
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
 
 
@@ -19,7 +22,20 @@ def browser() -> Iterator[Any]:
     executable = next(filter(None, map(shutil.which, BROWSERS)), None)
     if executable is None:
         pytest.skip("no Chromium here: install it to test the page (on Debian: apt-get install chromium)")
+    playwright.expect.set_options(timeout=PATIENCE)
     with playwright.sync_playwright() as started:
-        running = started.chromium.launch(executable_path=executable, args=FLAGS)
+        running = started.chromium.launch(executable_path=executable, args=FLAGS, timeout=PATIENCE)
         yield running
         running.close()
+
+
+@pytest.fixture
+def tab(browser: Any) -> Iterator[Any]:
+    """A new page in it, a `playwright.sync_api.Page`; a script that fails there fails the test."""
+    opened = browser.new_page(viewport={"width": 1200, "height": 1400})
+    opened.set_default_timeout(PATIENCE)
+    failures: list[str] = []
+    opened.on("pageerror", lambda error: failures.append(str(error)))
+    yield opened
+    opened.close()
+    assert failures == []

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from leftovers import STEPS, UNETS, call, snapshot
 from torch import nn
@@ -39,7 +39,7 @@ def new_run(seed: int = 0) -> Run:
 sizes = st.tuples(st.integers(16, 40), st.integers(16, 40))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.sampled_from(list(UNETS)), sizes, st.sampled_from(["2x", "4x"]), st.integers(0, STEPS - 1))
 def test_any_size_runs_and_leaves_everything_as_it_was(
     family: Family, latent: tuple[int, int], preset: str, step: int
@@ -63,7 +63,7 @@ def test_plain_ldm_upsamplers_work_at_sizes_they_could_not_halve_evenly(family: 
         assert call(unet, latent).shape[-2:] == latent
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40)
 @given(st.sampled_from(list(UNETS)), st.integers(0, 30), st.sampled_from([RuntimeError, KeyboardInterrupt, SystemExit]))
 def test_a_failure_while_patching_the_kth_site_leaves_nothing(
     family: Family, k: int, error: type[BaseException]
@@ -93,7 +93,7 @@ def test_a_failure_while_patching_the_kth_site_leaves_nothing(
     assert snapshot(unet) == before
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     st.sampled_from(list(UNETS)),
     st.integers(0, 10**6),

@@ -25,7 +25,7 @@ from hidiffusion_ext.core.damped_guidance import damp
 from hidiffusion_ext.core.words import describe
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.lists(st.floats(-8, 8), min_size=1, max_size=3), st.floats(1, 20))
 def test_it_is_the_formula_for_any_conditions_and_weights(weights: list[float], scale: float) -> None:
     uncond, base, *conds = torch.randn(2 + len(weights), 2, 4, 2, 2).double()

@@ -72,7 +72,7 @@ def test_every_step_equals_the_official_code(family: Family, enlargement: float,
             assert float((ours - expected).abs().max()) <= 1e-4
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.floats(1.1, 5), st.sampled_from([1, 2]), st.integers(2, 12), st.integers(2, 12))
 def test_one_convolution_equals_the_official_processor(factor: float, stride: int, height: int, width: int) -> None:
     conv = nn.Conv2d(3, 4, 3, stride, 1).requires_grad_(False)
@@ -124,7 +124,7 @@ def test_fractional_factors_enlarge_the_input() -> None:
     assert input_size((64, 64), (2.5, 2.0)) == (77, 64)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.sampled_from(list(Family)), st.integers(16, 40), st.integers(16, 40))
 def test_any_size_and_aspect_ratio_runs_and_leaves_nothing(family: Family, height: int, width: int) -> None:
     unet = tiny_unet(family, sized=True)

@@ -88,7 +88,7 @@ def running_a1111(webui: Path, data: Path, extensions: list[Path]) -> Iterator[s
             stderr=subprocess.STDOUT,
         )
         try:
-            server.wait_until_ready(f"http://127.0.0.1:{port}/probe/unet", process, timeout=300)
+            server.wait_until_ready(f"http://127.0.0.1:{port}/probe/unet", process, timeout=600)
             yield f"http://127.0.0.1:{port}"
         except RuntimeError as e:
             raise RuntimeError(f"{e}; the end of its log:\n{(data / 'log.txt').read_text()[-3000:]}") from e

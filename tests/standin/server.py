@@ -104,7 +104,7 @@ def wait_until_ready(url: str, process: subprocess.Popen, timeout: float) -> Non
         if process.poll() is not None:
             raise RuntimeError(f"the server ended with exit code {process.returncode}")
         try:
-            opener.open(url, timeout=5).close()
+            opener.open(url, timeout=60).close()
             return
         except OSError:
             time.sleep(0.3)
@@ -124,7 +124,7 @@ def running(
     environment = os.environ | ENVIRONMENT | ({"PYTHONPATH": str(packages)} if packages else {})
     process = subprocess.Popen(command, env=environment)
     try:
-        wait_until_ready(f"http://127.0.0.1:{port}/sdapi/v1/sd-models", process, timeout=120)
+        wait_until_ready(f"http://127.0.0.1:{port}/sdapi/v1/sd-models", process, timeout=600)
         yield f"http://127.0.0.1:{port}"
     finally:
         process.terminate()

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import server
 from fastapi.testclient import TestClient
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -55,7 +55,7 @@ def host() -> Host:
     return Host()
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60)
 @given(args=arguments)
 @example(args=[{"enabled": True, "native_size": 10**400}])
 @example(args=[{"enabled": True} | {f"key {number}": number for number in range(5000)}])

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import server
 from any_options import options
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from hidiffusion_ext import __version__
@@ -51,7 +51,6 @@ def page(request: pytest.FixtureRequest) -> Page:
     return Page(request.param)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(value=options, hires=st.booleans())
 def test_pasting_restores_the_panel_exactly(page: Page, value: Options, hires: bool) -> None:
     params: dict[str, Any] = {}
@@ -101,7 +100,6 @@ HOSTILE = [
 ]
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(params=st.dictionaries(st.sampled_from(infotext.ALL_KEYS), st.sampled_from(HOSTILE) | st.text()))
 def test_whatever_is_pasted_the_panel_gets_only_what_it_allows(page: Page, params: dict[str, Any]) -> None:
     panel = page.pasted(page.written(params))
@@ -109,7 +107,6 @@ def test_whatever_is_pasted_the_panel_gets_only_what_it_allows(page: Page, param
     assert panel["enabled"] or len(panel) == 1
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(text=st.text() | st.from_regex(r"(HiDiffusion( T1| Preset| MSW-MSA)?: [^,]*, ){3,6}"))
 def test_a_text_of_another_origin_sets_nothing_wrong(page: Page, text: str) -> None:
     Options.from_mapping(page.pasted(text or "a cat"))

@@ -13,7 +13,7 @@ import pytest
 import server
 from client import decode
 from fastapi.testclient import TestClient
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hidiffusion_ext.core.options import SETTINGS
@@ -241,7 +241,7 @@ def test_bad_values_get_a_sentence(client: TestClient, query: dict[str, str], se
     assert response.json()["detail"].startswith(sentence)
 
 
-@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=50)
 @given(
     st.dictionaries(
         st.sampled_from([*plan_route.JOB, *SETTINGS, *plan_route.NAMES]), st.text(max_size=8) | st.just("2")

@@ -9,7 +9,10 @@ Works unmodified on A1111, Forge and the stand-in. Its first argument is a dict 
                                  fail once: before or after a module of the UNet runs, instead of the at-th planning
                                  of a pass or hook put on, or after the at-th hook taken off
      "tiles": true,             cut every UNet call in two, as tiled samplers do (where an ldm or sgm wrapper calls it)
-     "interrupt": 2}            press "Interrupt" during this UNet call; `at` and `interrupt` count calls from 0
+     "interrupt": 2,            press "Interrupt" during this UNet call
+     "hold": 2}                 stay in this UNet call until somebody asks GET /probe/go
+
+`at`, `interrupt` and `hold` count calls from 0.
 
 The other arguments only show what the host makes of arguments. Read the results at GET /probe/log and /probe/unet.
 """
@@ -19,6 +22,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import json
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -62,6 +66,7 @@ class Job:
         self.unet: Any = None
         self.tiled: Any = None
         self.disarm: Any = None
+        self.go = threading.Event()
 
     def record(self, name: str, **details: Any) -> None:
         """Note an event, then raise if the request says so."""
@@ -73,7 +78,7 @@ class Job:
     def watch(self) -> None:
         """Hook the UNet that is loaded now, if this job wants to see its calls."""
         unet = current_unet()
-        if unet is not self.unet and self.request.keys() & {"unet", "interrupt", "raise"}:
+        if unet is not self.unet and self.request.keys() & {"unet", "interrupt", "hold", "raise"}:
             self.unwatch()
             self.unet, self.handles = unet, [unet.register_forward_pre_hook(self._before_unet, with_kwargs=True)]
             strided = [m for m in unet.modules() if isinstance(m, torch.nn.Conv2d) and max(m.stride) > 1]
@@ -111,6 +116,8 @@ class Job:
         if call == self.request.get("interrupt"):
             shared.state.interrupt()
         self.record("unet", t=t.max().item(), x=list(x.shape), sampling_step=shared.state.sampling_step, stride=1)
+        if call == self.request.get("hold"):
+            self.go.wait()
 
     def _after_strided(self, conv, args: tuple, output: torch.Tensor) -> None:
         call = next(event for event in reversed(self.events) if event["event"] == "unet")
@@ -295,6 +302,7 @@ def fingerprint() -> dict[str, Any]:
 def on_app_started(demo, app) -> None:
     app.add_api_route("/probe/unet", fingerprint, methods=["GET"])
     app.add_api_route("/probe/log", lambda: job.events, methods=["GET"])
+    app.add_api_route("/probe/go", lambda: job.go.set(), methods=["GET"])
 
 
 script_callbacks.on_app_started(on_app_started)
