@@ -24,9 +24,8 @@ def first_size(width: int, height: int, native: int) -> tuple[int, int]:
 
     All in pixels; the first pass's are multiples of 8.
     """
-    cells = resized((height, width), (native / CELL) ** 2, tolerance=0.005)
-    assert cells is not None  # single cells have any area of more than a few
-    return cells[1] * CELL, cells[0] * CELL
+    down, across = resized((height, width), (native / CELL) ** 2, tolerance=0.005)
+    return across * CELL, down * CELL
 
 
 def second_steps(steps: int) -> int:

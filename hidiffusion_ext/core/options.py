@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import reprlib
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
 from enum import Enum
 from typing import Any, cast
@@ -88,10 +89,9 @@ class Setting:
         if isinstance(self.default, bool):
             return {"true": True, "false": False}.get(text.strip().casefold(), text)
         if isinstance(self.default, (int, float)):
-            try:
-                return float(text)
-            except ValueError:
-                return text
+            for number in (int, float):
+                with suppress(ValueError):
+                    return number(text)
         return text
 
     def checked(self, value: Any) -> Any:
@@ -123,12 +123,22 @@ class Setting:
         return OptionError(f"{self.name} = {quoted(value)} is not possible; allowed is {allowed}")
 
 
-_SHORT = reprlib.Repr()
+class _Short(reprlib.Repr):
+    """Values cut to a line, with JSON's words for what Python calls otherwise."""
+
+    def repr_NoneType(self, value: None, level: int) -> str:
+        return "null"
+
+    def repr_bool(self, value: bool, level: int) -> str:
+        return str(value).lower()
+
+
+_SHORT = _Short()
 _SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 60
 
 
 def quoted(value: object) -> str:
-    """A value as it is shown in a refusal, cut if it is long or deep."""
+    """A value as it is shown in a refusal: as the caller wrote it, cut if it is long or deep."""
     text = _SHORT.repr(value)
     return text if len(text) <= 60 else text[:57] + "..."
 
@@ -275,6 +285,13 @@ class Options:
 
 SETTINGS: dict[str, Setting] = {f.name: replace(f.metadata["setting"], name=f.name) for f in fields(Options)}
 """Every option by name, in the order of the panel and of the positional arguments."""
+
+
+def is_off(args: Sequence[Any]) -> bool:
+    """Whether a script's positional arguments ask for nothing, so that no other of them counts: none, or one in the
+    place of `enabled` that says no in any way (false, null, 0, an empty text)."""
+    first = args[0] if args else None
+    return not (cast("Mapping[str, Any]", first).get("enabled", True) if isinstance(first, Mapping) else first)
 
 
 def plain(value: Any) -> Any:

@@ -48,6 +48,7 @@ def add_raunet(options: Options, plan: Plan, situation: Situation) -> Plan:
         t1 = T1_SDXL_CONTROLNET
     if situation.over_picture:
         t1 = min(t1, T1_OVER_PICTURE)
+    t2 = min(t2, options.t1 or t1)  # a preset's T2 is never later than T1
     plan = dataclasses.replace(plan, preset=preset, preset_t1=t1, preset_t2=t2)
     if not options.rau_net:
         return plan

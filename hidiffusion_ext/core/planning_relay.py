@@ -8,7 +8,7 @@ import math
 from .options import Options, Preset, Refused
 from .plan import Plan, Situation, Stage
 from .schedule import NoiseLevels, Span
-from .sizes import Size, resized, stretched
+from .sizes import Size, resized
 
 TWO_STAGES_FROM = 3
 """From this multiple of the native side on there is a stage between the native size and the full one."""
@@ -47,7 +47,9 @@ def add_relay(options: Options, plan: Plan, situation: Situation) -> Plan:
     handed_on = _share(situation.levels, NATIVE_SIGMA * plan.enlargement * scale)
     two = preset is Preset.X4
     preset_t1, preset_t2 = (_share(situation.levels, BETWEEN_SIGMA * scale), handed_on) if two else (handed_on, 0.0)
-    t1, t2 = options.t1 or preset_t1, options.t2 or preset_t2
+    t1 = options.t1 or preset_t1
+    preset_t2 = min(preset_t2, t1)  # never later than T1
+    t2 = options.t2 or preset_t2
     native, between = plan.enlargement, plan.enlargement**0.5
     stages = (
         [
@@ -70,7 +72,4 @@ def _share(levels: NoiseLevels, sigma: float) -> float:
 
 def _reduced(size: Size, factor: float) -> Size:
     """The size of a stage whose sides are so many times shorter."""
-    area = math.prod(size) / factor**2
-    found = (resized(size, area, tolerance=STRETCHED, multiple=multiple) for multiple in MULTIPLES)
-    sizes = [each for each in found if each]
-    return next((each for each in sizes if stretched(each, size) <= STRETCHED), sizes[-1])
+    return resized(size, math.prod(size) / factor**2, tolerance=STRETCHED, multiples=MULTIPLES)

@@ -130,7 +130,7 @@ class Schedule:
     @property
     def left_out(self) -> int:
         """How many steps a whole pass, as evenly spaced, would have made before this one begins."""
-        if self.steps == 1:
+        if self.timesteps[0] == self.timesteps[-1]:  # one step, or all at one noise
             return 0
         distance = (self.timesteps[0] - self.timesteps[-1]) / (self.steps - 1)
         return int((self.levels.most - self.timesteps[0] + self.levels.tolerance) / distance)

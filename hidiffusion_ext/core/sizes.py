@@ -6,6 +6,7 @@ A size is (height, width). Every reduction rounds up, as a padded strided convol
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from .unet_map import UNetMap
@@ -32,37 +33,42 @@ class FeatureSizes(NamedTuple):
     skips: tuple[Size, ...]
 
 
-def resized(size: Size, area: float, *, tolerance: float, multiple: int = 1) -> Size | None:
-    """The size with the aspect of another one, if that is possible, and most nearly `area`.
+def resized(size: Size, area: float, *, tolerance: float, multiples: Sequence[int] = (1,)) -> Size:
+    """The size in cells with the aspect of another one, if that is possible, and most nearly `area`.
 
     Args:
         size: The one with the aspect, in any unit.
         area: Height times width, in cells.
         tolerance: By how much an aspect may be off and still be the same: 0.02 for two per cent.
-        multiple: Of how many cells both sides are.
-
-    Returns:
-        The size in cells; None if none of such multiples has about that area.
+        multiples: Of how many cells both sides are: the first with which there is such a size, otherwise the last.
     """
-    aspect = size[1] / size[0]
     low, high = (share * area for share in AREA_BETWEEN)
-    widest = math.ceil(math.sqrt(high * aspect) + multiple * aspect)
-    sizes = [
-        (height, width)
-        for width in range(multiple, widest + multiple, multiple)
-        for height in {max(multiple, round(width / aspect / multiple + nudge) * multiple) for nudge in (-0.5, 0.5)}
-        if low <= height * width <= high
-    ]
 
-    def error(found: Size) -> tuple[int, float]:
-        return round(stretched(found, size) / (2 * tolerance)), abs(math.log(math.prod(found) / area))
+    def error(found: Size) -> tuple[float, int, float, int]:
+        cells = math.prod(found)
+        off = abs(math.log(cells / area))
+        return 0.0 if low <= cells <= high else off, round(stretched(found, size) / (2 * tolerance)), off, min(found)
 
-    return min(sizes, key=error, default=None)
+    nearest = [min(_of_about(size, high, multiple), key=error) for multiple in multiples]
+    has_both = (found for found in nearest if error(found)[0] == 0 and stretched(found, size) <= tolerance)
+    return next(has_both, nearest[-1])
+
+
+def _of_about(size: Size, most: float, multiple: int) -> Iterator[Size]:
+    """The sizes in multiples of cells, up to an area of about `most`, next to the aspect of another one.
+
+    For either side the two of the other that are nearest, so that a picture on its side gets the same on its side.
+    """
+    for side, other, is_width in ((size[1], size[0], True), (size[0], size[1], False)):
+        longest = math.sqrt(most * side / other) / multiple + side / other
+        for length in range(1, math.ceil(longest) + 1):
+            for across in {max(1, length * other // side), -(-length * other // side)}:
+                yield (across * multiple, length * multiple) if is_width else (length * multiple, across * multiple)
 
 
 def stretched(size: Size, other: Size) -> float:
     """By how much the aspects of two sizes differ, as a logarithm: 0.02 for two per cent."""
-    return abs(math.log(size[1] / size[0] * other[0] / other[1]))
+    return abs(math.log(size[1] * other[0]) - math.log(size[0] * other[1]))
 
 
 def feature_sizes(

@@ -25,7 +25,7 @@ from ..core import (
     hidiffusion,
     split_guidance,
 )
-from ..core.options import SETTINGS
+from ..core.options import SETTINGS, is_off
 from ..core.sizes import CELL, Size
 from ..core.words import describe
 from ..hosts.compiled import eagerly
@@ -205,7 +205,7 @@ class HiDiffusionScript(scripts.Script):
 
     def _options(self, p: Any, args: tuple[Any, ...]) -> Options | None:
         """The job's options, or None if HiDiffusion is off or cannot be used as asked."""
-        if args and args[0] is False:
+        if is_off(args):
             return None
         try:
             options = Options.from_args(args)

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hidiffusion_ext.core import Method, OptionError, Options, Passes, Preset
-from hidiffusion_ext.core.options import SETTINGS, plain
+from hidiffusion_ext.core.options import SETTINGS, is_off, plain
 
 
 def test_the_defaults_are_allowed_and_off() -> None:
@@ -55,11 +55,12 @@ def nested(depth: int) -> list[Any]:
     [
         ({"t3": 1}, ["'t3'", "t1", "t2", "preset"]),
         ({"enabled": 1}, ["enabled", "1", "true or false"]),
-        ({"enabled": None}, ["enabled", "None", "true or false"]),
+        ({"enabled": None}, ["enabled = null is", "true or false"]),
         ({"preset": "8x"}, ["preset", "'8x'", "Auto", "Turbo"]),
         ({"preset": 2}, ["preset", "2", "Auto"]),
         ({"t1": 1.5}, ["t1", "1.5", "0 to 1"]),
-        ({"t1": True}, ["t1", "True", "0 to 1"]),
+        ({"t1": True}, ["t1 = true is", "0 to 1"]),
+        ({"t1": [None, {"a": False}]}, ["t1 = [null, {'a': false}] is"]),
         ({"t1": "0.5"}, ["t1", "'0.5'", "a number"]),
         ({"t1": float("nan")}, ["t1", "nan", "0 to 1"]),
         ({"t2": float("inf")}, ["t2", "inf", "0 to 1"]),
@@ -78,6 +79,18 @@ def test_a_wrong_value_is_refused_by_name_value_and_what_is_allowed(values: dict
     for word in words:
         assert word in str(refused.value)
     assert len(str(refused.value)) < 200
+
+
+@pytest.mark.parametrize("no", [False, None, 0, 0.0, ""])
+def test_whatever_says_no_is_off_beside_anything(no: object) -> None:
+    assert is_off([])
+    for args in ([no], [no, *[None] * 13], [no, 7, 7], [{"enabled": no}], [{"enabled": no, "t1": 7}]):
+        assert is_off(args), args
+
+
+@pytest.mark.parametrize("args", [[True], [1], ["false"], [{}], [{"t1": 7}], [{"enable": True}], [{"enabled": 1}]])
+def test_what_asks_for_something_or_may_have_meant_to_is_looked_at(args: list[Any]) -> None:
+    assert not is_off(args)
 
 
 def test_too_many_arguments_are_refused() -> None:

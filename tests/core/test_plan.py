@@ -7,6 +7,7 @@ from unets import tiny_unet, uniform_timesteps
 
 from hidiffusion_ext.core import (
     Family,
+    Method,
     Options,
     Passes,
     Plan,
@@ -18,7 +19,10 @@ from hidiffusion_ext.core import (
     make_plan,
     map_unet,
 )
+from hidiffusion_ext.core.cost import count
+from hidiffusion_ext.core.native_first import first_size
 from hidiffusion_ext.core.plan import Technique
+from hidiffusion_ext.core.sizes import Size, resized
 from hidiffusion_ext.core.words import describe
 
 MAPS = {family: map_unet(tiny_unet(family)) for family in Family}
@@ -137,6 +141,49 @@ def test_a_threshold_given_replaces_the_presets_alone() -> None:
     redilated = plan(Family.SD1, 2048, 2048, method="ScaleCrafter", t1=0.5, preset="2x")
     assert {site.span for site in redilated.redilations} == {Span(0, 0.5)}
     assert not any(site.progressive for site in redilated.redilations)
+
+
+@pytest.mark.parametrize("family", Family)
+@pytest.mark.parametrize("method", ["HiDiffusion", "Native first", "Relay"])
+@pytest.mark.parametrize("preset", ["Auto", "2x", "4x"])
+@pytest.mark.parametrize("t1", [0.05, 0.1, 0.25, 0.6])
+def test_a_t1_below_the_presets_t2_ends_everything_there(family: Family, method: str, preset: str, t1: float) -> None:
+    for side in (1600, 2048, 3072, 4096):
+        found = plan(family, side, side, method=method, preset=preset, t1=t1)
+        ends = [found.strided.span.end, found.pooled.span.end, *(stage.span.end for stage in found.stages)]
+        assert max(ends) == t1
+        assert found.preset_t2 <= t1
+        own = plan(family, side, side, method=method, preset=preset, t1=t1, t2=0.7)
+        ends = [own.strided.span.end, own.pooled.span.end, *(stage.span.end for stage in own.stages)]
+        assert max(ends) == 0.7  # one's own T2 is left
+
+
+@pytest.mark.parametrize("native", [1, 5, 7, 8, 10, 24, 63])
+@pytest.mark.parametrize("latent", [(1, 2), (1, 40), (33, 47), (2000, 1), (128, 128)])
+def test_any_native_size_has_a_plan(native: int, latent: Size) -> None:
+    for method in Method:
+        options = Options.from_mapping({"method": method.value, "native_size": native, "preset": "4x"})
+        found = make_plan(options, MAPS[Family.SD1], latent)
+        schedule = Schedule(uniform_timesteps(4))
+        assert describe(found, schedule)
+        assert all(share > 0 for share in count(found, schedule).shares)
+        assert all(min(stage.latent) >= 1 for stage in found.stages)
+    assert min(first_size(latent[1] * 8, latent[0] * 8, native)) >= 8
+
+
+@pytest.mark.parametrize(
+    ("size", "area", "found"),
+    [
+        ((32, 32), 9, (3, 3)),
+        ((48, 32), 54, (9, 6)),
+        ((170, 8), 256, (80, 4)),  # no side of the shorter one's multiples has the area, a side of the longer one's has
+        ((40, 40), 0.02, (1, 1)),
+        ((36, 64), 4096, (48, 85)),
+    ],
+)
+def test_odd_sides_are_candidates_and_a_size_on_its_side_is_the_size(size: Size, area: float, found: Size) -> None:
+    assert resized(size, area, tolerance=0.005) == found
+    assert resized(size[::-1], area, tolerance=0.005) == found[::-1]
 
 
 @pytest.mark.parametrize("t1", [0.0, 0.1, 0.5])

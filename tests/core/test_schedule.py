@@ -85,7 +85,14 @@ def test_other_units_than_the_number_of_the_timestep() -> None:
 
 @pytest.mark.parametrize(
     ("timesteps", "left_out"),
-    [([999, 749, 500, 250], 0), ([751, 501, 251, 1], 0), ([500, 400, 300, 200, 100], 4), ([300, 200], 6), ([300], 0)],
+    [
+        ([999, 749, 500, 250], 0),
+        ([751, 501, 251, 1], 0),
+        ([500, 400, 300, 200, 100], 4),
+        ([300, 200], 6),
+        ([300], 0),
+        ([300] * 4, 0),
+    ],
 )
 def test_how_much_of_a_whole_pass_is_left_out(timesteps: list[float], left_out: int) -> None:
     assert Schedule(timesteps).left_out == left_out

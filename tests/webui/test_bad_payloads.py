@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from hidiffusion_ext.core import OptionError, Options
-from hidiffusion_ext.core.options import SETTINGS
+from hidiffusion_ext.core.options import SETTINGS, is_off
 from modules import shared
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -65,7 +65,7 @@ def test_a_picture_is_made_whatever_is_sent(host: Host, args: list[Any]) -> None
     picture, said = host.txt2img(args)
     refused = said.get("HiDiffusion refused", "")
     try:
-        wanted = args[0] is not False and Options.from_args(args).enabled
+        wanted = not is_off(args) and Options.from_args(args).enabled
     except OptionError as error:
         assert refused == str(error)
         assert 0 < len(refused) < 400
@@ -73,6 +73,13 @@ def test_a_picture_is_made_whatever_is_sent(host: Host, args: list[Any]) -> None
     if not wanted:
         assert picture == host.plain
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in unet_modules())
+
+
+@pytest.mark.parametrize("args", [[None], [0], [None] * len(SETTINGS), [{"enabled": None, "t1": 7}]])
+def test_off_is_off_and_says_nothing(host: Host, args: list[Any]) -> None:
+    picture, said = host.txt2img(args)
+    assert picture == host.plain
+    assert not any(key.startswith("HiDiffusion") for key in said)
 
 
 def unet_modules() -> Any:
