@@ -21,7 +21,7 @@ sys.path.insert(0, str(ROOT / "tools"))  # demo_model is a module of its own the
 
 from benchmarks.documents import insert_figures  # noqa: E402
 
-from .cells import NATIVE_ROW, Cell, Store, all_cells  # noqa: E402
+from .cells import NATIVE_ROW, RESTARTED_AT, TRUE_ROW, Cell, Store, all_cells, restarted  # noqa: E402
 from .classifier import load_classifier  # noqa: E402
 from .detail import load_detail_net  # noqa: E402
 from .measures import Measures, Row  # noqa: E402
@@ -58,7 +58,7 @@ def _run(arguments: argparse.Namespace, cells: list[Cell]) -> None:
     """Samples what is missing, then measures and reports everything that is there; or puts it side by side."""
     from .demo_sampler import DemoSampler
 
-    sampler = DemoSampler(arguments.steps, arguments.guidance, arguments.precision == "bf16")
+    sampler = DemoSampler(arguments.steps, arguments.guidance, arguments.precision == "bf16", arguments.model)
     store = Store(sampler.folder(arguments.out))
     if arguments.command == "blind":
         _blind(store, cells, list(sampler.captions))
@@ -91,8 +91,15 @@ def _report(most: int, sampler: DemoSampler, store: Store) -> None:
     if not rows:
         print("Too few pictures yet for any figure.")
         return
+    drawn = [row for row in rows if row.method not in map(restarted, RESTARTED_AT)]
+    of_truth = [row for row in rows if row.method.startswith(TRUE_ROW)]
+    tables = [report.table(drawn), "True pictures, as they are, through the autoencoder, and restarted by the model:"]
+    tables.append(report.truth_table(of_truth))
+    print(*tables, sep="\n\n")
+    if not sampler.is_the_demo_model:
+        return
     report.write_rows(rows, sampler.setting, figures)
-    report.plot(rows, SHEETS / "quality.png")
+    report.plot(drawn, SHEETS / "quality.png")
     sheets = _sheets(store, rows, captions)
     settings = (
         f"Made by `{COMMAND} --steps {sampler.steps} --guidance {sampler.guidance:g}`, demo model "
@@ -101,8 +108,7 @@ def _report(most: int, sampler: DemoSampler, store: Store) -> None:
     )
     metrics = report.metrics_text(json.loads((RESULTS / "metrics.json").read_text(encoding="utf-8")))
     pictures = ["![figures](quality/quality.png)", *(f"![{sheet.stem}](quality/{sheet.name})" for sheet in sheets)]
-    insert_figures(DOCUMENT, "\n\n".join([settings, report.table(rows), *pictures, metrics]), COMMAND)
-    print(report.table(rows))
+    insert_figures(DOCUMENT, "\n\n".join([settings, *tables, *pictures, metrics]), COMMAND)
 
 
 def _sheets(store: Store, rows: list[Row], captions: list[str]) -> list[Path]:
@@ -147,6 +153,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--guidance", type=float, default=4.0)
     parser.add_argument("--precision", choices=["bf16", "fp32"], default="bf16")
+    parser.add_argument(
+        "--model",
+        type=Path,
+        default=ROOT / "demo",
+        help="folder of an exported model; of another than the demo model the figures are only printed",
+    )
     parser.add_argument("--out", type=Path, default=ROOT / "out" / "quality", help="folder that keeps the pictures")
     return parser
 

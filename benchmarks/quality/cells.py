@@ -15,6 +15,9 @@ NATIVE_ROW = "native"
 REFERENCE_ROW = "native reference"
 TRUE_ROW = "true rendering"
 TRUE_DECODED_ROW = "true rendering, decoded"
+RESTARTED_AT = (0.38, 0.6)
+"""Strengths at which true renderings are noised and denoised, as img2img does."""
+
 FIRST_SEED = {REFERENCE_ROW: 500_000}
 """Picture i of a cell has seed 1000 + i; the reference, which all cells are compared with, other seeds."""
 
@@ -41,6 +44,11 @@ FEW_STEPS = (2, 4, 8)
 def second_pass(strength: float, helper: str, in_pixels: bool = True) -> str:
     """The name of the method that goes over an enlarged native picture again."""
     return f"hires {strength:g} in {'pixels' if in_pixels else 'the latent'}, {helper}"
+
+
+def restarted(strength: float) -> str:
+    """The name of true renderings that are noised and denoised at their size: whether the model can keep them."""
+    return f"{TRUE_ROW}, restarted at {strength:g}"
 
 
 GUIDED = {
@@ -104,6 +112,7 @@ def all_cells() -> list[Cell]:
     by_size: list[tuple[tuple[int, int], list[str]]] = [
         ((128, 128), [REFERENCE_ROW, NATIVE_ROW]),
         (SQUARE_2X, [TRUE_ROW, TRUE_DECODED_ROW, "native + bicubic", "native + Lanczos"]),
+        *((size, [restarted(strength) for strength in RESTARTED_AT]) for size in (SQUARE_2X, SQUARE_4X)),
         (SQUARE_2X, ["direct", "HiDiffusion", "HiDiffusion T1 0.8", "RAU-Net only", "MSW-MSA only"]),
         (SQUARE_2X, second),
         (SQUARE_2X, [guided(strength, guidance) for strength in GUIDED_AT for guidance in GUIDED]),

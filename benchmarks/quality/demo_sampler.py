@@ -24,10 +24,12 @@ class DemoSampler:
         steps: DDIM steps.
         guidance: Classifier-free guidance scale.
         bfloat16: Matrix products in bfloat16 (about twice as fast where the CPU has them) instead of float32.
+        folder: Of the exported model.
     """
 
-    def __init__(self, steps: int, guidance: float, bfloat16: bool) -> None:
-        self.model = DemoModel()
+    def __init__(self, steps: int, guidance: float, bfloat16: bool, folder: Path = FOLDER) -> None:
+        self.model = DemoModel(folder)
+        self._folder = folder
         self.captions = self.model.captions
         self.steps, self.guidance, self.bfloat16 = steps, guidance, bfloat16
         self.kept = Kept()
@@ -51,8 +53,12 @@ class DemoSampler:
     @property
     def setting(self) -> str:
         """What figures must share to stand in one table: the model's checksum, steps and guidance."""
-        digest = hashlib.sha256((FOLDER / "emoji-sd.safetensors").read_bytes()).hexdigest()[:8]
+        digest = hashlib.sha256((self._folder / "emoji-sd.safetensors").read_bytes()).hexdigest()[:8]
         return f"{digest}-{self.steps}steps-cfg{self.guidance:g}"
+
+    @property
+    def is_the_demo_model(self) -> bool:
+        return self._folder.resolve() == FOLDER
 
     @property
     def precision(self) -> str:

@@ -72,14 +72,20 @@ def load_detail_net(path: Path = WEIGHTS) -> DetailNet:
 
 
 @torch.inference_mode()
-def look_closely(model: DetailNet, pictures: list[np.ndarray]) -> np.ndarray:
-    """uint8 pictures `[H, W, 3]` of one size -> features of their crops, float64 `[n, crops, FEATURES]`."""
-    found: list[torch.Tensor] = []
+def look_closely(model: DetailNet, pictures: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Looks at the crops of uint8 pictures `[H, W, 3]` of one size.
+
+    Returns:
+        Features, float64 `[n, crops, FEATURES]`, and whether the texture is taken for false, bool `[n, crops]`.
+    """
+    features: list[torch.Tensor] = []
+    false: list[torch.Tensor] = []
     for start in range(0, len(pictures), 32):
         cut = np.stack([crops(picture) for picture in pictures[start : start + 32]])
-        x = torch.from_numpy(cut).flatten(0, 1).permute(0, 3, 1, 2).float() / 127.5 - 1
-        found.append(model(x).features.unflatten(0, cut.shape[:2]))
-    return torch.cat(found).double().numpy()
+        answers = model(torch.from_numpy(cut).flatten(0, 1).permute(0, 3, 1, 2).float() / 127.5 - 1)
+        features.append(answers.features.unflatten(0, cut.shape[:2]))
+        false.append((answers.falseness > 0).unflatten(0, cut.shape[:2]))
+    return torch.cat(features).double().numpy(), torch.cat(false).numpy()
 
 
 def crops(picture: np.ndarray) -> np.ndarray:

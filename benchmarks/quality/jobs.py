@@ -28,6 +28,7 @@ from .cells import (
     REFERENCE_ROW,
     RESTART,
     RESTART_BETWEEN,
+    RESTARTED_AT,
     SPACED,
     STRENGTHS,
     TRUE_DECODED_ROW,
@@ -35,6 +36,7 @@ from .cells import (
     TWO_RESTARTS,
     guided,
     hurried,
+    restarted,
     second_pass,
     spaced,
 )
@@ -173,11 +175,28 @@ def true_rendering(decoded: bool) -> Job:
     """No model's pictures but true ones: as they are, or as the model's autoencoder gives them back."""
 
     def job(model: DemoModel, request: Request) -> torch.Tensor:
-        drawn = np.stack([rendered(*each, request.size) for each in zip(request.prompts, request.seeds, strict=True)])
-        pictures = torch.from_numpy(drawn).permute(0, 3, 1, 2) / 255
+        pictures = true_pictures(request)
         return model.decode(model.encode(pictures)) if decoded else pictures
 
     return job
+
+
+def true_restarted(strength: float) -> Job:
+    """True pictures, noised and denoised by the model as it is: what it cannot keep it has not learnt."""
+
+    def job(model: DemoModel, request: Request) -> torch.Tensor:
+        begin = model.encode(true_pictures(request))
+        latent = request.size[0] // CELL, request.size[1] // CELL
+        settings = {**request.settings, "begin": begin, "strength": strength}
+        return model.decode(model.draw(request.prompts, request.seeds, latent, **settings))
+
+    return job
+
+
+def true_pictures(request: Request) -> torch.Tensor:
+    """True renderings [B, 3, H, W], 0 to 1, of the prompts and seeds."""
+    drawn = np.stack([rendered(*each, request.size) for each in zip(request.prompts, request.seeds, strict=True)])
+    return torch.from_numpy(drawn).permute(0, 3, 1, 2) / 255
 
 
 def resized(pictures: torch.Tensor, size: Size, kernel: Resampling) -> torch.Tensor:
@@ -192,6 +211,7 @@ JOBS: dict[str, Job] = {
     REFERENCE_ROW: in_one_pass(METHODS["direct"]),
     TRUE_ROW: true_rendering(decoded=False),
     TRUE_DECODED_ROW: true_rendering(decoded=True),
+    **{restarted(strength): true_restarted(strength) for strength in RESTARTED_AT},
     "native + bicubic": enlarged(Resampling.BICUBIC),
     "native + Lanczos": enlarged(Resampling.LANCZOS),
     **{name: in_one_pass(method) for name, method in METHODS.items()},

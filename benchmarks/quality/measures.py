@@ -12,7 +12,7 @@ from tqdm import tqdm
 from hidiffusion_ext.core.sizes import Size
 
 from .background import extended, find_background
-from .cells import NATIVE_ROW, REFERENCE_ROW, Cell, Store, prompt_number
+from .cells import NATIVE_ROW, REFERENCE_ROW, TRUE_DECODED_ROW, TRUE_ROW, Cell, Store, prompt_number
 from .classifier import Classifier, look
 from .detail import DetailNet, look_closely
 from .distances import frechet_distance, frechet_of_crops, kernel_distance
@@ -47,6 +47,10 @@ class Row:
         seam: Colour steps at window borders over steps elsewhere, on flat background; None without such background.
         unevenness: Mean colour step between neighbouring latent cells of flat background, in 1/255: what window borders
             do to the background wherever they fall.
+        false_texture: Share of the crops whose texture the network that looks at detail takes for false.
+        fidelity: PSNR in dB to the same true renderings as the autoencoder gives them back, over all pixels; None for
+            pictures that a model drew from noise.
+        moved: Mean distance of each crop's features to those of the same crop there, likewise.
     """
 
     method: str
@@ -65,6 +69,9 @@ class Row:
     precision: str
     seam: float | None
     unevenness: float | None
+    false_texture: float
+    fidelity: float | None = None
+    moved: float | None = None
 
 
 class Measures:
@@ -112,7 +119,7 @@ class Measures:
         if size not in self._true or len(self._true[size]) < count:
             captions = [self.captions[prompt_number(index, len(self.captions))] for index in range(count)]
             pictures = [rendered(caption, TRUE_SEED + index, size) for index, caption in enumerate(captions)]
-            self._true[size] = look_closely(self.detail_net, pictures)
+            self._true[size] = look_closely(self.detail_net, pictures)[0]
         return self._true[size]
 
     def row(self, cell: Cell, most: int) -> Row | None:
@@ -134,7 +141,7 @@ class Measures:
             steps += measure_steps(picture, background)
         features, found = look(self.classifier, pictures)
         reference = self.reference(cell.height / cell.width)[:n]
-        close = look_closely(self.detail_net, pictures)
+        close, false = look_closely(self.detail_net, pictures)
         true = self.true_detail((cell.height, cell.width), n)[:n]
         detail = frechet_of_crops(close, true)
         expected = [self.native_counts[self.captions[prompt]] for prompt in prompts]
@@ -155,7 +162,19 @@ class Measures:
             precision=self.precision,
             seam=None if math.isnan(steps.ratio) else round(steps.ratio, 4),
             unevenness=None if math.isnan(steps.mean) else round(255 * steps.mean, 3),
+            false_texture=round(float(false.mean()), 4),
+            **self._kept_of_the_truth(cell, pictures, close),
         )
+
+    def _kept_of_the_truth(self, cell: Cell, pictures: list[np.ndarray], close: np.ndarray) -> dict[str, float]:
+        """`fidelity` and `moved` of true renderings that were made again, beside the autoencoder's of them."""
+        decoded = Cell(TRUE_DECODED_ROW, cell.height, cell.width)
+        if not cell.method.startswith(TRUE_ROW) or cell == decoded or self.store.complete(decoded) < len(pictures):
+            return {}
+        kept = [self.store.read(decoded, index) for index in range(len(pictures))]
+        error = np.mean([np.square(a.astype(float) - b).mean() for a, b in zip(pictures, kept)])
+        moved = np.linalg.norm(close - look_closely(self.detail_net, kept)[0], axis=-1)
+        return {"fidelity": round(float(10 * np.log10(255**2 / error)), 3), "moved": round(float(moved.mean()), 4)}
 
     def rows(self, cells: Sequence[Cell], most: int) -> list[Row]:
         """The rows of all cells that have enough pictures, the reference itself left out."""

@@ -114,7 +114,7 @@ def detail_calibration(glyphs: list[Glyph], pictures: int) -> list[dict[str, Any
 
     def features(spoil: Callable[[Glyph, np.random.Generator], np.ndarray], seed: int) -> np.ndarray:
         rng = np.random.default_rng((SEED, seed))
-        return look_closely(net, [spoil(glyph, rng) for glyph in chosen])
+        return look_closely(net, [spoil(glyph, rng) for glyph in chosen])[0]
 
     def true(glyph: Glyph, rng: np.random.Generator) -> np.ndarray:
         return render(glyph, rng, 256)[0]

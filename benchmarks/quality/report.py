@@ -88,8 +88,18 @@ def table(rows: Sequence[Row]) -> str:
             f"{row.detail:.2f} ± {row.detail_error:.2f}",
             _rate(row.accuracy, row.n),
             f"{row.work:.1f}",
-            *("-" if value is None else f"{value:.2f}" for value in (row.seam, row.unevenness)),
+            *map(_optional, (row.seam, row.unevenness)),
         ]
+        lines.append("| " + " | ".join(map(str, cells)) + " |")
+    return "\n".join(lines)
+
+
+def truth_table(rows: Sequence[Row]) -> str:
+    """What is left of true pictures, as a markdown table: of them as they are, decoded, and restarted."""
+    lines = ["| size (HxW) | pictures | n | dB | false texture | moved | uneven |", "|" + "---|" * 7]
+    for row in rows:
+        fidelity, moved, uneven = (_optional(value) for value in (row.fidelity, row.moved, row.unevenness))
+        cells = [f"{row.height}x{row.width}", row.method, row.n, fidelity, f"{row.false_texture:.1%}", moved, uneven]
         lines.append("| " + " | ".join(map(str, cells)) + " |")
     return "\n".join(lines)
 
@@ -214,6 +224,10 @@ def _detail_lines(detail: dict[str, Any]) -> list[str]:
         figures = f"{row['detail']:.2f} ± {row['detail_error']:.2f} | {row['kid_detail']:.3f}"
         lines.append(f"| {row['pictures']} | {row['n']} | {figures} |")
     return lines
+
+
+def _optional(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"
 
 
 def _rate(value: float, n: int) -> str:

@@ -25,10 +25,11 @@ def test_crops_cover_a_picture(size: tuple[int, int], count: int) -> None:
 def test_each_picture_gives_the_features_of_its_own_crops() -> None:
     pictures = list(np.random.default_rng(0).integers(0, 256, (3, 256, 256, 3)).astype(np.uint8))
     net = load_detail_net()
-    features = look_closely(net, pictures)
+    features, false = look_closely(net, pictures)
     assert features.shape == (3, 4, FEATURES)
-    assert np.allclose(features[1], look_closely(net, pictures[1:2])[0], atol=1e-5)
-    assert np.allclose(features[1, 3], look_closely(net, [pictures[1][128:, 128:]])[0, 0], atol=1e-5)
+    assert false.shape == (3, 4)
+    assert np.allclose(features[1], look_closely(net, pictures[1:2])[0][0], atol=1e-5)
+    assert np.allclose(features[1, 3], look_closely(net, [pictures[1][128:, 128:]])[0][0, 0], atol=1e-5)
 
 
 def test_the_kept_network_knows_the_captions() -> None:

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from PIL.Image import Resampling
 from unets import tiny_unet
 
-from benchmarks.quality.cells import GUIDED, all_cells, guided, second_pass
+from benchmarks.quality.cells import GUIDED, TRUE_ROW, all_cells, guided, restarted, second_pass
 from benchmarks.quality.jobs import JOBS, Kept, Request, resized
 from benchmarks.quality.rendering import rendered
 from demo_model import DemoModel
@@ -65,6 +65,15 @@ def test_a_second_pass_begins_with_the_enlarged_native_picture(in_pixels: bool) 
     assert settings["strength"] == 0.3
     expected = torch.tensor([0, 0.25, 0.5, 0.0 if in_pixels else 0.75])[None, :, None, None].expand(2, 4, 32, 32)
     assert torch.allclose(settings["begin"], expected, atol=1 / 255)
+
+
+def test_true_pictures_are_restarted_as_the_autoencoder_has_them() -> None:
+    model = Noted()
+    wanted = request()
+    assert JOBS[restarted(0.38)](model, wanted).shape == (2, 3, 256, 256)
+    ((latent, settings),) = model.passes
+    assert (latent, settings["strength"]) == ((32, 32), 0.38)
+    assert torch.equal(settings["begin"], model.encode(JOBS[TRUE_ROW](model, wanted)))
 
 
 def test_a_native_picture_has_the_aspect_that_is_asked_for() -> None:

@@ -12,12 +12,29 @@ import torch
 from PIL import Image
 
 from benchmarks.documents import END, insert_figures, start
-from benchmarks.quality.cells import REFERENCE_ROW, Cell, Store, all_cells, prompt_number
+from benchmarks.quality.cells import (
+    REFERENCE_ROW,
+    TRUE_DECODED_ROW,
+    Cell,
+    Store,
+    all_cells,
+    prompt_number,
+    restarted,
+)
 from benchmarks.quality.classifier import FEATURES, Classifier, load_classifier, look
 from benchmarks.quality.detail import DetailNet
 from benchmarks.quality.measures import Measures, Row
 from benchmarks.quality.preparing import load_native_counts
-from benchmarks.quality.report import blind_sheet, merged, picture_sheet, plot, read_rows, table, write_rows
+from benchmarks.quality.report import (
+    blind_sheet,
+    merged,
+    picture_sheet,
+    plot,
+    read_rows,
+    table,
+    truth_table,
+    write_rows,
+)
 from benchmarks.quality.running import fill_cells
 
 DIRECT, REFERENCE = Cell("direct", 256, 128), Cell(REFERENCE_ROW, 128, 128)
@@ -130,12 +147,33 @@ def test_cells_become_rows_a_table_a_plot_and_sheets(store: Store, tmp_path: Pat
     assert text.endswith("After\n")
 
 
+def test_what_is_kept_of_true_pictures_is_told_beside_the_autoencoders(store: Store) -> None:
+    """Pictures that differ by 10 of 255 everywhere have 28.13 dB."""
+    decoded, again = (Cell(method, 128, 128) for method in (TRUE_DECODED_ROW, restarted(0.38)))
+    reference = Cell(REFERENCE_ROW, 128, 128)
+    for index in range(24):
+        store.write(reference, index, np.full((128, 128, 3), 90, dtype=np.uint8))
+        store.write(decoded, index, np.full((128, 128, 3), 100, dtype=np.uint8))
+        store.write(again, index, np.full((128, 128, 3), 110, dtype=np.uint8))
+    for cell in (reference, decoded, again):
+        store.write_operations(cell, 1)
+    captions = ("star", "red heart", "droplet")
+    torch.manual_seed(0)
+    nets = Classifier(3).eval(), DetailNet(3).eval()
+    rows = Measures(store, *nets, captions, dict.fromkeys(captions, 1), "fp32").rows([decoded, again], most=24)
+    assert [row.fidelity for row in rows] == [None, 28.131]
+    assert rows[0].moved is None
+    assert rows[1].moved is not None
+    assert rows[1].moved > 0
+    assert f"| 128x128 | {again.method} | 24 | 28.13 |" in truth_table(rows)
+
+
 def test_rows_of_other_runs_stay_and_the_ones_of_more_pictures_win(store: Store) -> None:
     cells = [DIRECT, Cell("hires", 256, 128), Cell("Relay", 256, 128), Cell("never", 256, 128)]
 
     def row(cell: Cell, n: int, work: float) -> Row:
         figures = dict.fromkeys(["objects_mean", "extra_object_rate", "fid_b", "kid_b", "detail", "detail_error"], 0.0)
-        figures |= {"kid_detail": 0.0, "accuracy": 1.0, "work": work}
+        figures |= {"kid_detail": 0.0, "accuracy": 1.0, "work": work, "false_texture": 0.0}
         return Row(cell.method, cell.height, cell.width, n, precision="bf16", seam=None, unevenness=None, **figures)
 
     earlier = [row(cells[2], 200, 1), row(cells[0], 200, 2), row(Cell("gone", 256, 128), 200, 3)]

@@ -19,12 +19,12 @@ def main() -> None:
     arguments = _parser().parse_args()
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
-    run = Run(arguments.work, torch.device(arguments.device), arguments.seed)
+    run = Run(arguments.work, torch.device(arguments.device), arguments.seed, arguments.precision == "bf16")
     glyphs = load_glyphs()
     if arguments.command == "autoencoder":
         train_autoencoder(run, glyphs, arguments.iterations, arguments.decoder_only, arguments.start)
     elif arguments.command == "unet":
-        train_unet(run, glyphs, arguments.iterations, arguments.pictures, arguments.sample_every, arguments.start)
+        train_unet(run, glyphs, arguments.iterations, arguments.sample_every, arguments.start)
     elif arguments.command == "sample":
         captions = arguments.captions or [glyph.caption for glyph in glyphs[:: arguments.every]]
         name = f"{arguments.height}x{arguments.width}-seed{arguments.seed}.png"
@@ -40,6 +40,7 @@ def _parser() -> argparse.ArgumentParser:
     common.add_argument("--device", default="cpu", help="cpu (default) or cuda")
     common.add_argument("--threads", type=int, help="CPU threads (default: torch's own choice)")
     common.add_argument("--seed", type=int, default=0)
+    common.add_argument("--precision", choices=["fp32", "bf16"], default="fp32", help="of the matrix products")
     parser = argparse.ArgumentParser(prog="python -m tools.train_demo_model", description=__doc__)
     training = argparse.ArgumentParser(add_help=False)
     training.add_argument("--start", type=Path, help="folder of an exported model to train further, such as demo")
@@ -51,7 +52,6 @@ def _parser() -> argparse.ArgumentParser:
 
     unet = commands.add_parser("unet", parents=[common, training], help="2. train the UNet and the text encoder")
     unet.add_argument("--iterations", type=int, default=4300, help="training ends after this many in all")
-    unet.add_argument("--pictures", type=int, default=48, help="cached pictures per emoji")
     unet.add_argument("--sample-every", type=int, default=500, help="iterations between two sample sheets")
 
     sample = commands.add_parser("sample", parents=[common], help="draw a sheet of samples")

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from .common import Run, append_log, load_checkpoint, save_checkpoint, set_learning_rate
 from .data import SIDE, Glyph, close_up, compose, crop_around, save_grid, to_pictures, to_tensor
-from .exported import read_exported
+from .exported import Exported, read_exported
 from .model import Autoencoder
 
 PEAK_RATE = 2e-3
@@ -74,6 +74,12 @@ def train_autoencoder(run: Run, glyphs: list[Glyph], iterations: int, decoder_on
                 run.folder / CHECKPOINT,
                 {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "iteration": done},
             )
+
+
+def take_over(run: Run, exported: Exported) -> None:
+    """Puts an exported model's autoencoder into the run's folder, unless there is one."""
+    if not (run.folder / CHECKPOINT).exists():
+        save_checkpoint(run.folder / CHECKPOINT, {"model": exported.autoencoder, "iteration": 0})
 
 
 def load_autoencoder(run: Run) -> Autoencoder:

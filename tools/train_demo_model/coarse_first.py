@@ -21,11 +21,11 @@ SIDE: int = UNET["image_size"]
 WINDOW = 4
 """Cells per side of what the finest self-attention sees."""
 
-WINDOWED_SHARE = 0.75
-"""Of the batches; in the others it sees the whole picture."""
+WINDOWED_SHARE = 0.4
+"""Of the batches of native pictures; in the others, and on all larger maps, it sees the whole picture."""
 
 DROPPED_SHARE = 0.5
-"""Of the pictures with much noise: their finest skip connections are zero, so that all must come from below."""
+"""Of the native pictures with much noise: their finest skip connections are zero, so that all must come from below."""
 
 MUCH_NOISE = 400
 """Timesteps above this."""
@@ -34,7 +34,8 @@ MUCH_NOISE = 400
 def train_coarse_first(unet: UNetModel) -> None:
     """Hooks a UNet for training: from here on each call draws anew what its finest level is kept from.
 
-    The UNet is called as `unet(x [B, 4, SIDE, SIDE], timesteps [B], context=...)`.
+    The UNet is called as `unet(x [B, 4, h, w], timesteps [B], context=...)`; maps larger than native ones (SIDE, SIDE),
+    which it only sees where the layout is settled, are left alone.
     """
     unet_map = map_unet(unet)
     finest_inputs = [block for index, block in enumerate(unet_map.inputs) if unet_map.level(index) == 0]
@@ -44,9 +45,11 @@ def train_coarse_first(unet: UNetModel) -> None:
 
     def draw(module: torch.nn.Module, args: tuple[Any, ...]) -> None:
         nonlocal shift, kept
-        shift = tuple(torch.randint(WINDOW, (2,)).tolist()) if float(torch.rand(1)) < WINDOWED_SHARE else None
-        timesteps = args[1]
-        dropped = torch.rand(len(timesteps), device=timesteps.device) < DROPPED_SHARE
+        x, timesteps = args[:2]
+        native = x.shape[-1] == SIDE
+        windowed = native and float(torch.rand(1)) < WINDOWED_SHARE
+        shift = tuple(torch.randint(WINDOW, (2,)).tolist()) if windowed else None
+        dropped = torch.rand(len(timesteps), device=timesteps.device) < DROPPED_SHARE * native
         kept = (~(dropped & (timesteps > MUCH_NOISE))).float()[:, None, None, None]
 
     def cut(module: torch.nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:

@@ -22,10 +22,11 @@ class Run:
     folder: Path
     device: torch.device
     seed: int
+    half: bool
 
     def autocast(self) -> AbstractContextManager[Any]:
-        """bfloat16 for the matrix products, on CPU (fast with AVX512-BF16 or AMX) and on GPU."""
-        return torch.autocast(self.device.type, torch.bfloat16)
+        """bfloat16 for the matrix products if asked for: fast on a GPU and on a CPU with AVX512-BF16 or AMX."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.half)
 
 
 def join_workers() -> int:

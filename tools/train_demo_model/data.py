@@ -69,8 +69,13 @@ def close_up(glyph: Glyph, rng: np.random.Generator) -> tuple[np.ndarray, float]
         uint8 `[SIDE, SIDE, 3]`, and how many times nearer than a whole picture that is.
     """
     zoom = float(np.exp(rng.uniform(*np.log(CLOSE_UP))))
-    picture, box = compose(glyph, rng, round(SIDE * zoom))
-    return crop_around(picture, box, SIDE, rng), zoom
+    return cut(glyph, rng, SIDE, zoom), zoom
+
+
+def cut(glyph: Glyph, rng: np.random.Generator, side: int, zoom: float) -> np.ndarray:
+    """A random `[side, side, 3]` cut, around a point of the object, of a picture `zoom` (1 or more) times as large."""
+    picture, box = compose(glyph, rng, round(side * zoom))
+    return crop_around(picture, box, side, rng)
 
 
 def crop_around(picture: np.ndarray, box: Box, side: int, rng: np.random.Generator) -> np.ndarray:

@@ -8,7 +8,7 @@ import torch
 
 TIMESTEPS = 1000
 LINEAR_START, LINEAR_END = 0.00085, 0.012
-MAX_SNR_WEIGHT = 5.0  # gamma of min-SNR weighting, Hang et al. 2023 (arXiv 2303.09556), section 3.4
+MAX_SNR_WEIGHT = 10.0  # gamma of min-SNR weighting, Hang et al. 2023 (arXiv 2303.09556), section 3.4
 
 Denoiser = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 """`(x [B, 4, h, w], timesteps [B], context [B, 77, width]) -> predicted v [B, 4, h, w]`

@@ -1,4 +1,4 @@
-"""Trains the UNet and the text encoder together on the cached latents."""
+"""Trains the UNet and the text encoder together, on native pictures at any noise and on larger ones at less."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 from tqdm import tqdm
 
-from .autoencoder import load_autoencoder
+from ..fused_attention import use_fused_attention
+from .autoencoder import load_autoencoder, take_over
 from .coarse_first import train_coarse_first
 from .common import (
     Run,
@@ -24,20 +26,22 @@ from .common import (
 from .data import Glyph, save_grid, to_pictures
 from .diffusion import TIMESTEPS, alphas_cumprod, draw_timesteps, sample_ddim, v_loss
 from .exported import read_exported
-from .latents import load_latents
-from .model import FACTOR, LATENT_CHANNELS, Autoencoder, build_text_encoder, build_unet
+from .model import FACTOR, LATENT_CHANNELS, UNET, Autoencoder, build_text_encoder, build_unet
+from .pools import Latents, Pool, measure_scale_factor
 from .text import encode, make_tokenizer, silence_other_words, tokenize
 
 PEAK_RATE = 8e-4
-WARM_UP = 200
+WARM_UP = 50
 FURTHER_RATE = 3e-4  # of a model that was trained before
-WHOLE, CLOSE = 16, 16  # pictures of a batch
-CLOSE_BELOW = 500  # close-ups have timesteps below this: what is where is settled before, by whole pictures alone
+NATIVE = 8  # pictures of the native size in each step, at any noise
+LARGER = {24: 5, 32: 4, 48: 1}  # cells a side: how many larger ones beside them, about as much work each
+LARGER_SHARES = (0.25, 0.5, 0.25)  # of the steps
+LARGER_BELOW = 600  # the timesteps of larger ones: what is where is settled before, by native pictures alone
 CAPTION_DROPOUT = 0.1
 ARTICLE_SHARE = 0.25  # captions shown as "a <caption>", so that both ways of asking work
-AVERAGE_DECAY = 0.999
+AVERAGE_DECAY = 0.995
 LOG_EVERY = 50
-SAVE_EVERY = 250
+SAVE_EVERY = 50
 CHECKPOINT = "unet.pt"
 
 
@@ -54,18 +58,21 @@ class CaptionedUNet(nn.Module):
         return self.unet(x, timesteps, context=context)
 
 
-def train_unet(
-    run: Run, glyphs: list[Glyph], iterations: int, pictures_per_glyph: int, sample_every: int, start: Path | None
-) -> None:
+def train_unet(run: Run, glyphs: list[Glyph], iterations: int, sample_every: int, start: Path | None) -> None:
     """Trains up to `iterations` in all, from the checkpoint in the run's folder if there is one.
 
-    With `start`, an exported model's folder, its UNet is trained further and its text encoder stays what it is. Under
-    `torchrun` every worker draws its own batch; the first writes the files.
+    With `start`, an exported model's folder, its UNet is trained further; its autoencoder (unless the run's folder has
+    one) and its text encoder stay what they are. Under `torchrun` every worker draws its own batch; the first writes
+    the files.
     """
     worker = join_workers()
     torch.manual_seed(run.seed)
     exported = read_exported(start) if start else None
-    cache = load_latents(run, glyphs, pictures_per_glyph, exported.scale_factor if exported else None)
+    if exported:
+        take_over(run, exported)
+    autoencoder = load_autoencoder(run).requires_grad_(False)
+    use_fused_attention(autoencoder)
+    scale_factor = exported.scale_factor if exported else measure_scale_factor(run, autoencoder, glyphs)
     tokens = _caption_tokens(glyphs).to(run.device)
     model = CaptionedUNet().to(run.device)
     silence_other_words(model.text, tokens)
@@ -73,6 +80,7 @@ def train_unet(
         model.unet.load_state_dict(exported.unet)
         model.text.load_state_dict(exported.text)
         model.text.requires_grad_(False)
+    use_fused_attention(model.unet)
     peak = FURTHER_RATE if exported else PEAK_RATE
     average = deepcopy(model).eval().requires_grad_(False)
     optimizer = torch.optim.AdamW(model.parameters(), lr=peak, betas=(0.9, 0.99), weight_decay=0.0, fused=True)
@@ -85,39 +93,45 @@ def train_unet(
             optimizer.load_state_dict(saved["optimizer"])
         done = saved["iteration"]
     torch.manual_seed(run.seed + done + 1_000_000 * worker)
+    rng = np.random.default_rng((run.seed, done, worker))
+    native = Pool(run, autoencoder, glyphs, UNET["image_size"], parts=False, scale_factor=scale_factor)
+    larger = {cells: Pool(run, autoencoder, glyphs, cells, parts=True, scale_factor=scale_factor) for cells in LARGER}
     train_coarse_first(model.unet)
     alphas = alphas_cumprod().to(run.device)
-    losses: list[float] = []
+
+    def loss_of(latents: Latents, below: int) -> torch.Tensor:
+        timesteps = draw_timesteps(len(latents.labels), below, run.device)
+        with run.autocast():
+            context = encode(model.text, tokens[_caption_rows(latents.labels, len(glyphs))])
+            return v_loss(model, latents.values, timesteps, context, alphas)
+
+    losses: list[tuple[float, float]] = []
     progress = tqdm(
         range(done, iterations), initial=done, total=iterations, desc="unet", mininterval=10, disable=worker > 0
     )
     for step in progress:
         set_learning_rate(optimizer, peak, step, WARM_UP, iterations)
-        chosen = torch.randint(len(cache.labels), (WHOLE + CLOSE,), device=run.device)
-        latents = torch.cat((cache.whole[chosen[:WHOLE]], cache.close[chosen[WHOLE:]]))
-        timesteps = torch.cat(
-            (draw_timesteps(WHOLE, TIMESTEPS, run.device), draw_timesteps(CLOSE, CLOSE_BELOW, run.device))
-        )
-        with run.autocast():
-            context = encode(model.text, tokens[_caption_rows(cache.labels[chosen], len(glyphs))])
-            loss = v_loss(model, latents, timesteps, context, alphas)
-        loss.backward()
+        cells = int(rng.choice(list(LARGER), p=LARGER_SHARES))
+        native_loss = loss_of(native.draw(NATIVE, rng), TIMESTEPS)
+        native_loss.backward()
+        larger_loss = loss_of(larger[cells].draw(LARGER[cells], rng), LARGER_BELOW)
+        larger_loss.backward()
         average_gradients(model)
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()
         _update_average(average, model, step)
-        losses.append(loss.item())
+        losses.append((native_loss.item(), larger_loss.item()))
         done = step + 1
         if worker > 0:
             continue
         if done % LOG_EVERY == 0:
-            mean = sum(losses) / len(losses)
+            means = dict(zip(("native", "larger"), (sum(kind) / len(losses) for kind in zip(*losses)), strict=True))
             losses.clear()
-            progress.set_postfix(loss=f"{mean:.4f}")
-            append_log(run.folder / "unet.csv", {"iteration": done, "loss": mean})
+            progress.set_postfix({kind: f"{mean:.4f}" for kind, mean in means.items()})
+            append_log(run.folder / "unet.csv", {"iteration": done, **means})
         if done % SAVE_EVERY == 0 or done == iterations:
-            _save(run, model, average, optimizer, done, cache.scale_factor)
+            _save(run, model, average, optimizer, done, scale_factor)
         if done % sample_every == 0:
             captions = [glyph.caption for glyph in glyphs[::7]]
             draw_samples(run, captions, 128, 128, steps=20, guidance=3.0, name=f"{done:06d}.png")
