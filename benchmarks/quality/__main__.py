@@ -21,7 +21,18 @@ sys.path.insert(0, str(ROOT / "tools"))  # demo_model is a module of its own the
 
 from benchmarks.documents import insert_figures  # noqa: E402
 
-from .cells import NATIVE_ROW, RESTARTED_AT, TRUE_ROW, Cell, Store, all_cells, restarted  # noqa: E402
+from .cells import (  # noqa: E402
+    NATIVE_ROW,
+    RESTARTED_AT,
+    SQUARE_2X,
+    SQUARE_4X,
+    TRUE_ROW,
+    WAYS,
+    Cell,
+    Store,
+    all_cells,
+    restarted,
+)
 from .classifier import load_classifier  # noqa: E402
 from .detail import load_detail_net  # noqa: E402
 from .measures import Measures, Row  # noqa: E402
@@ -34,6 +45,7 @@ RESULTS = ROOT / "benchmarks" / "results"
 COMMAND = "python -m benchmarks.quality"
 DOCUMENT = ROOT / "docs" / "quality.md"
 SHEETS = ROOT / "docs" / "quality"
+WAYS_SHEETS = ROOT / "docs" / "ways"
 MOST_ON_A_SHEET = 20
 
 
@@ -63,6 +75,9 @@ def _run(arguments: argparse.Namespace, cells: list[Cell]) -> None:
     if arguments.command == "blind":
         _blind(store, cells, list(sampler.captions))
         return
+    if arguments.command == "ways":
+        _ways(store, list(sampler.captions))
+        return
     if arguments.command == "run" and not fill_cells(sampler, store, cells, arguments.images, arguments.minutes):
         print("The time is up; the same command goes on from here.")
     _report(arguments.images, sampler, store)
@@ -75,6 +90,15 @@ def _blind(store: Store, cells: list[Cell], captions: list[str]) -> None:
     for (height, width), group in groupby(there, lambda cell: (cell.height, cell.width)):
         sheet = store.folder / f"blind-{height}x{width}.png"
         print(f"{sheet}; which row is what: {blind_sheet(store, list(group), captions, sheet).name}")
+
+
+def _ways(store: Store, captions: list[str]) -> None:
+    from .report import ways_sheet
+
+    for name, size in {"2x": SQUARE_2X, "4x": SQUARE_4X}.items():
+        path = WAYS_SHEETS / f"{name}.jpg"
+        ways_sheet(store, [Cell(method, *size) for method in WAYS], captions, path)
+        print(path)
 
 
 def _report(most: int, sampler: DemoSampler, store: Store) -> None:
@@ -140,9 +164,9 @@ def _parser() -> argparse.ArgumentParser:
         "command",
         nargs="?",
         default="run",
-        choices=["run", "report", "blind", "list", "prepare"],
+        choices=["run", "report", "blind", "ways", "list", "prepare"],
         help="run: sample what is missing and report (default); report: report only; blind: put the pictures side by "
-        "side without saying what they are; list: show the cells; "
+        "side without saying what they are; ways: write the sheets of docs/ways.md; list: show the cells; "
         "prepare: train the classifier, count native objects, test the counter",
     )
     parser.add_argument(

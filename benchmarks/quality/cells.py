@@ -74,6 +74,9 @@ RESTART, RESTART_BETWEEN = 0.38, 0.5
 """The strengths: with this model's spacing the noise's standard deviation is 1.08 and 1.62 of the signal's."""
 
 
+WAYS = ["native + Lanczos", "direct", "HiDiffusion", "ScaleCrafter", NATIVE_FIRST, "Relay"]
+"""What a picture can be made larger with: put side by side in docs/ways.md."""
+
 OTHER_ASPECTS = ["direct", "HiDiffusion", "native + Lanczos", NATIVE_FIRST, "Relay"]
 
 

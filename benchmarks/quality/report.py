@@ -27,6 +27,7 @@ PLOT_COLOURS = 32
 """Enough for bars and letters, in a fraction of the bytes."""
 
 LABEL_WIDTH = 290
+WAYS_SIDE, WAYS_LABEL_WIDTH = 192, 130
 BLIND_COLUMNS, NUMBER_WIDTH = 6, 30
 HEADINGS = [
     "size (HxW)",
@@ -134,6 +135,12 @@ def picture_sheet(store: Store, cells: Sequence[Cell], captions: Sequence[str], 
     _save_sheet(store, rows, captions, path, columns=COLUMNS, side=THUMBNAIL, label_width=LABEL_WIDTH)
 
 
+def ways_sheet(store: Store, cells: Sequence[Cell], captions: Sequence[str], path: Path) -> None:
+    """The first 24 pictures of each cell in three bands, for the page that puts the ways side by side."""
+    rows = [(cell.method, cell) for cell in cells]
+    _save_sheet(store, rows, captions, path, columns=COLUMNS, side=WAYS_SIDE, label_width=WAYS_LABEL_WIDTH, bands=3)
+
+
 def blind_sheet(store: Store, cells: Sequence[Cell], captions: Sequence[str], path: Path) -> Path:
     """The same at full size, the rows numbered and in an order that nobody knows: for eyes that shall not be led.
 
@@ -157,25 +164,32 @@ def _save_sheet(
     columns: int,
     side: int,
     label_width: int,
+    bands: int = 1,
 ) -> None:
-    """Labelled rows of as many columns as every cell has; `side` is the longer one of a picture."""
+    """Labelled rows of as many columns as every cell has, again for the next columns in each band below.
+
+    `side` is the longer one of a picture.
+    """
     font = ImageFont.load_default(14)
-    columns = min([columns, *(store.complete(cell) for _, cell in rows)])
+    columns = min([columns, *(store.complete(cell) // bands for _, cell in rows)])
     heights = [round(side * cell.height / max(cell.height, cell.width)) for _, cell in rows]
-    sheet = Image.new("RGB", (label_width + columns * (side + 4), 22 + sum(heights) + 4 * len(rows)), "white")
+    band_height = 22 + sum(heights) + 4 * len(rows)
+    sheet = Image.new("RGB", (label_width + columns * (side + 4), bands * band_height), "white")
     draw = ImageDraw.Draw(sheet)
-    for index in range(columns):
-        caption = captions[prompt_number(index, len(captions))]
-        draw.text((label_width + index * (side + 4), 3), caption[:20], "black", font)
-    top = 22
-    for (label, cell), height in zip(rows, heights, strict=True):
-        draw.text((4, top + height // 2 - 8), label, "black", font)
+    for band in range(bands):
+        first, top = band * columns, band * band_height
         for index in range(columns):
-            picture = Image.fromarray(store.read(cell, index))
-            width = round(height * cell.width / cell.height)
-            picture = picture.resize((width, height), Image.Resampling.LANCZOS)
-            sheet.paste(picture, (label_width + index * (side + 4), top))
-        top += height + 4
+            caption = captions[prompt_number(first + index, len(captions))]
+            draw.text((label_width + index * (side + 4), top + 3), caption[:20], "black", font)
+        top += 22
+        for (label, cell), height in zip(rows, heights, strict=True):
+            draw.text((4, top + height // 2 - 8), label, "black", font)
+            for index in range(columns):
+                picture = Image.fromarray(store.read(cell, first + index))
+                width = round(height * cell.width / cell.height)
+                picture = picture.resize((width, height), Image.Resampling.LANCZOS)
+                sheet.paste(picture, (label_width + index * (side + 4), top))
+            top += height + 4
     path.parent.mkdir(parents=True, exist_ok=True)
     sheet.save(path, quality=85, optimize=True, progressive=True)
 

@@ -33,6 +33,7 @@ from benchmarks.quality.report import (
     read_rows,
     table,
     truth_table,
+    ways_sheet,
     write_rows,
 )
 from benchmarks.quality.running import fill_cells
@@ -209,3 +210,14 @@ def test_a_blind_sheet_says_what_its_rows_are_only_beside_it(store: Store, tmp_p
     assert {name: colour for (_, _, name), colour in zip(rows, shown)} == {
         cell.name: colour for cell, colour in colours.items()
     }
+
+
+def test_a_sheet_of_ways_goes_on_in_the_next_band(store: Store, tmp_path: Path) -> None:
+    cell = Cell("direct", 64, 64)
+    for index in range(24):
+        store.write(cell, index, np.full((64, 64, 3), 10 * index, dtype=np.uint8))
+    ways_sheet(store, [cell], ["star"], tmp_path / "ways.png")
+    sheet = np.asarray(Image.open(tmp_path / "ways.png"))
+    band = sheet.shape[0] // 3
+    shown = [sheet[row * band + band // 2, 130 + column * 196 + 98, 0] for row in range(3) for column in range(8)]
+    assert shown == [10 * index for index in range(24)]
