@@ -80,7 +80,9 @@ def _unguided(p: Any, *, hires: bool) -> dict[Technique, str]:
 
 
 def goes_on_from_uncond(sampler: Any) -> bool:
-    """CFG++: its function asks the denoiser for the unconditional result, which damping leaves as it is."""
+    """CFG++, by the name that its functions have in every host: they go on from the unconditional result, which damping
+    leaves as it is.
+    """
     func = getattr(sampler, "func", None)
-    code = getattr(inspect.unwrap(func), "__code__", None) if callable(func) else None
-    return code is not None and "last_noise_uncond" in code.co_names
+    name = getattr(inspect.unwrap(func), "__name__", "") if callable(func) else ""
+    return "cfgpp" in name.replace("_", "").casefold()

@@ -268,10 +268,27 @@ def test_samplers_that_add_noise_before_they_evaluate(monkeypatch: pytest.Monkey
 
 def test_samplers_that_go_on_from_the_negative_prompt() -> None:
     @torch.no_grad()
-    def cfgpp(model: Any, x: Any, timesteps: Any) -> Any:
+    def ddim_cfgpp(model: Any, x: Any, timesteps: Any) -> Any:
+        """As A1111's: it asks the denoiser."""
         return x + model.last_noise_uncond
 
-    assert goes_on_from_uncond(SimpleNamespace(func=cfgpp))
+    @torch.no_grad()
+    def sample_euler_ancestral_cfg_pp(model: Any, x: Any, sigmas: Any) -> Any:
+        """As the Forge family's: the host tells it after guidance."""
+        uncond = None
+
+        def post_cfg_function(args: Any) -> Any:
+            nonlocal uncond
+            uncond = args["uncond_denoised"]
+            return args["denoised"]
+
+        return model(x, post_cfg_function) + uncond
+
+    def sample_euler_cfg_pp(model: Any, x: Any, sigmas: Any) -> Any:
+        return sample_euler_ancestral_cfg_pp(model, x, sigmas)
+
+    for func in (ddim_cfgpp, sample_euler_ancestral_cfg_pp, sample_euler_cfg_pp):
+        assert goes_on_from_uncond(SimpleNamespace(func=func))
     assert not goes_on_from_uncond(SimpleNamespace(func=unipc))
     assert not goes_on_from_uncond(None)
 
