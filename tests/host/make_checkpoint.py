@@ -2,8 +2,8 @@
 
     python make_checkpoint.py WEBUI_DIR FOLDER LORA.safetensors      (with the WebUI's own Python)
 
-The UNets are 32 channels wide instead of 320, the VAEs 32 instead of 128; the CLIP text encoder is as the
-installation's config of openai/clip-vit-large-patch14 says, the OpenCLIP ones of SD2 and SDXL are open_clip's smallest.
+The UNets are 32 channels wide instead of 320, the VAEs 32 instead of 128; the CLIP text encoder is as small as the demo
+model's and has its tokenizer, the OpenCLIP ones of SD2 and SDXL are open_clip's smallest. Nothing is downloaded.
 """
 
 from __future__ import annotations
@@ -26,7 +26,10 @@ CHECKPOINTS = {
 }
 """Name -> the WebUI's own config of its kind, made smaller."""
 
-CLIP_WIDTH, OPEN_CLIP, OPEN_CLIP_WIDTH = 768, "ViT-S-32-alt", 256
+CLIP = Path(__file__).resolve().parents[2] / "demo" / "text_encoder"
+"""Where a WebUI finds CLIP's config and tokenizer, which are in no checkpoint."""
+
+OPEN_CLIP, OPEN_CLIP_WIDTH = "ViT-S-32-alt", 256
 
 
 def randomise(model: torch.nn.Module) -> torch.nn.Module:
@@ -37,8 +40,8 @@ def randomise(model: torch.nn.Module) -> torch.nn.Module:
     return model.eval()
 
 
-def shrink(params: Any, clip_layers: int) -> Any:
-    """Makes the `model.params` of a config small; returns its part about the UNet."""
+def shrink(params: Any, clip: Any) -> Any:
+    """Makes the `model.params` of a config small, with CLIP of the given config; returns its part about the UNet."""
     about_unet = params.get("network_config") or params.unet_config
     about_unet.params.model_channels = 32
     about_unet.params.pop("use_fp16", None)
@@ -51,14 +54,18 @@ def shrink(params: Any, clip_layers: int) -> Any:
     open_clip = {"arch": OPEN_CLIP, "version": None}
     if "conditioner_config" in params:
         small, big = params.conditioner_config.params.emb_models[:2]
-        small.params.layer_idx = clip_layers - 1  # the last but one, as SDXL has it
+        small.params.version = str(CLIP)
+        small.params.layer_idx = clip.num_hidden_layers - 1  # the last but one, as SDXL has it
         big.params.update(open_clip)
         sizes_and_crop = 6 * 256
-        about_unet.params.context_dim = CLIP_WIDTH + OPEN_CLIP_WIDTH
+        about_unet.params.context_dim = clip.hidden_size + OPEN_CLIP_WIDTH
         about_unet.params.adm_in_channels = OPEN_CLIP_WIDTH + sizes_and_crop
     elif "OpenCLIP" in params.cond_stage_config.target:
         params.cond_stage_config.params.update(open_clip)
         about_unet.params.context_dim = OPEN_CLIP_WIDTH
+    else:
+        params.cond_stage_config.params = {"version": str(CLIP)}
+        about_unet.params.context_dim = clip.hidden_size
     return about_unet
 
 
@@ -67,7 +74,7 @@ def text_encoders() -> dict[str, dict[str, Any]]:
     import open_clip
     from transformers import CLIPTextConfig, CLIPTextModel
 
-    clip = CLIPTextModel(CLIPTextConfig.from_pretrained("openai/clip-vit-large-patch14")).eval()
+    clip = CLIPTextModel(CLIPTextConfig.from_pretrained(CLIP)).eval()
     big = open_clip.create_model(OPEN_CLIP)
     del big.visual
     for last_norm in (clip.text_model.final_layer_norm, big.ln_final):
@@ -90,10 +97,10 @@ def main(webui: Path, folder: Path, lora: Path) -> None:
 
     torch.manual_seed(1)
     texts = text_encoders()
-    clip_layers = texts["sd1"]["cond_stage_model.transformer."].config.num_hidden_layers
+    clip = texts["sd1"]["cond_stage_model.transformer."].config
     for name, path in CHECKPOINTS.items():
         config = OmegaConf.load(webui / path)
-        about_unet = shrink(config.model.params, clip_layers)
+        about_unet = shrink(config.model.params, clip)
         unet = randomise(instantiate_from_config(about_unet))
         about_vae = config.model.params.first_stage_config.params
         vae = randomise(AutoencoderKL(ddconfig=about_vae.ddconfig, lossconfig=about_vae.lossconfig, embed_dim=4))
