@@ -10,12 +10,16 @@ from __future__ import annotations
 import torch
 
 from .apply import Run
+from .arithmetic import per_row, single_precision
 from .done import Work
 from .evaluation import Change, Evaluation
 from .split_guidance import low_pass
+from .unet_map import BORDERED, Axes
 
 
-def anchored(run: Run, reference: torch.Tensor, enlargement: float, strength: float) -> Change:
+def anchored(
+    run: Run, reference: torch.Tensor, enlargement: float, strength: float, seamless: Axes = BORDERED
+) -> Change:
     """The change of guidance that holds the clean estimate to a reference.
 
     Args:
@@ -23,16 +27,28 @@ def anchored(run: Run, reference: torch.Tensor, enlargement: float, strength: fl
         reference: The latent [B, C, H, W] that the pass begins with, without noise.
         enlargement: How many times longer the picture's sides are than those that its large shapes fit into.
         strength: The gain at the first step, 0 to 1.
+        seamless: The axes along which the picture goes on at its other edge.
     """
     levels = run.schedule.levels
-    wanted, first = low_pass(reference, enlargement), levels.noise(run.schedule.timesteps[0])
+    wanted, first = low_pass(reference.float(), enlargement, seamless), levels.noise(run.schedule.timesteps[0])
 
     def change(evaluation: Evaluation) -> torch.Tensor:
+        nonlocal wanted
         guided = evaluation.guided
         if guided.shape != wanted.shape:  # another extension evaluates parts of the picture, or several at once
             return guided
         run.did(Work.ANCHOR)
-        gain = strength * min(1.0, levels.noise(run.timestep) / first)
-        return guided + gain * (wanted.to(guided) - low_pass(guided, enlargement))
+        noise = [levels.noise(timestep) for timestep in run.last_timesteps(len(guided))]
+        gains = per_row([strength * min(1.0, share / first) for share in noise], guided.device)
+        wanted = wanted.to(guided.device)
+        return drawn(guided, wanted, gains, enlargement, seamless)
 
     return change
+
+
+@single_precision
+def drawn(
+    guided: torch.Tensor, wanted: torch.Tensor, gains: torch.Tensor, enlargement: float, seamless: Axes
+) -> torch.Tensor:
+    """Estimates [B, C, H, W], their low band drawn to what it is to be, by the share [B, 1, 1, 1] of each row."""
+    return guided + gains * (wanted - low_pass(guided, enlargement, seamless))

@@ -5,17 +5,20 @@ from __future__ import annotations
 import math
 from collections.abc import Generator
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
 
 from . import control, dispersion, patching, raunet, redilation, relay, windows
+from .arithmetic import per_row
 from .done import Done, Work
 from .options import WindowShift
 from .plan import Plan, Redilation, Stage, WindowSite
+from .resizing import bilinear
 from .schedule import Schedule
 from .sizes import FeatureSizes, Size
+from .unet_map import Axes
 
 
 class Run:
@@ -27,11 +30,13 @@ class Run:
         done: What was done in the pass so far, if this is the rest of it.
 
     Attributes:
-        timestep: The noise of the current UNet call, in the units of its `timesteps` argument; infinite before it.
+        timesteps: The noise of each row of the current UNet call, in the units of its `timesteps` argument; none before
+            it.
         strided, pooled: Whether that pair is active in the current call.
         damped: Whether the current call's noise wants noise-damped guidance.
         is_base: Whether the current call is the base evaluation of noise-damped guidance.
         stage: The stage of a relay that the current call belongs to; None at full size.
+        first_noise: What `relay.Beginning` found in each row of the current call.
         sizes: The feature sizes of the current call; None if it is not of the planned size and left alone.
     """
 
@@ -39,10 +44,20 @@ class Run:
         self.schedule = schedule
         self.generator = generator
         self.done = done or Done()
-        self.timestep = math.inf
+        self.timesteps: list[float] = []
         self.strided = self.pooled = self.damped = self.is_base = False
         self.stage: Stage | None = None
+        self.first_noise: list[float] | None = None
         self.sizes: FeatureSizes | None = None
+
+    @property
+    def timestep(self) -> float:
+        """The noise that the current UNet call goes by, its noisiest row's; infinite before it."""
+        return max(self.timesteps, default=math.inf)
+
+    def last_timesteps(self, count: int) -> list[float]:
+        """The noise of the last rows, of which hosts have one for each picture; the call's, if it has less rows."""
+        return self.timesteps[-count:] if len(self.timesteps) >= count else [self.timestep] * count
 
     @property
     def step(self) -> int:
@@ -83,9 +98,10 @@ def hidiffusion(unet: nn.Module, plan: Plan, run: Run) -> Generator[None, None, 
     strided, pooled = (run.schedule.steps_inside(pair.span) for pair in (plan.strided, plan.pooled))
     redilations = [site for site in plan.redilations if run.schedule.steps_inside(site.span)]
     staged = any(run.schedule.steps_inside(stage.span) for stage in plan.stages)
+    beginning = relay.Beginning(run.schedule.levels.sigma(run.schedule.timesteps[0]), plan.unet.out_channels)
     with ExitStack() as stack:
         if plan.due(run.schedule):
-            _watch_calls(stack, unet, plan, run)
+            _watch_calls(stack, unet, plan, run, beginning)
         if strided:
             _stride(stack, unet, plan, run)
         if pooled:
@@ -93,23 +109,30 @@ def hidiffusion(unet: nn.Module, plan: Plan, run: Run) -> Generator[None, None, 
         if strided or pooled or staged:
             _size_upsamplers(stack, unet, plan, run)
         if staged:
-            _relay(stack, unet, plan, run)
+            _relay(stack, unet, plan, run, beginning)
         for convolution in redilations:
-            _redilate(stack, unet, run, convolution)
+            _redilate(stack, unet, run, convolution, plan.unet.seamless)
         for number, site in enumerate(plan.windows):
             _window(stack, unet, plan, run, site, number)
         yield
 
 
-def _watch_calls(stack: ExitStack, unet: nn.Module, plan: Plan, run: Run) -> None:
-    """Sets the run's state from the size and timestep of each UNet call, and fits ControlNet's residuals to it."""
+def _watch_calls(stack: ExitStack, unet: nn.Module, plan: Plan, run: Run, beginning: relay.Beginning) -> None:
+    """Sets the run's state from the size and timesteps of each UNet call, and fits ControlNet's residuals to it.
+
+    All that has to be known of a call's numbers is read at once: that waits until the device is done with what it has
+    to do.
+    """
 
     def watch(
         module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
         x, timesteps = args[0], args[1] if len(args) > 1 else kwargs["timesteps"]
         planned = tuple(x.shape[2:]) == plan.latent
-        run.timestep = float(timesteps.max())
+        wanted = [timesteps.float().reshape(-1).expand(len(x))]
+        found = beginning.found(x) if planned else None
+        read: list[list[float]] = cast(Any, torch.stack(wanted if found is None else [*wanted, found])).tolist()
+        run.timesteps, run.first_noise = read[0], None if found is None else read[1]
         run.done.note_call(run.timestep, planned=planned)
         run.strided = planned and run.schedule.inside(plan.strided.span, run.timestep)
         run.pooled = planned and run.schedule.inside(plan.pooled.span, run.timestep)
@@ -118,7 +141,7 @@ def _watch_calls(stack: ExitStack, unet: nn.Module, plan: Plan, run: Run) -> Non
         run.sizes = plan.sizes(strided=run.strided, pooled=run.pooled, stage=run.stage) if planned else None
         if run.sizes is None or not (run.strided or run.pooled or run.stage) or not kwargs.get("control"):
             return None
-        return args, {**kwargs, "control": control.fit_residuals(kwargs["control"], run.sizes)}
+        return args, {**kwargs, "control": control.fit_residuals(kwargs["control"], run.sizes, plan.unet.seamless)}
 
     patching.before_forward(stack, unet, watch)
 
@@ -147,12 +170,13 @@ def _pool(stack: ExitStack, unet: nn.Module, plan: Plan, run: Run) -> None:
         if not run.pooled:
             return x
         run.did(Work.POOLED)
-        return raunet.pool(x)
+        return raunet.pool(x, plan.unet.seamless)
+
+    def undo(x: torch.Tensor) -> torch.Tensor:
+        return raunet.undo_pool(x, _skip_after(plan, run, undone_at), plan.unet.seamless) if run.pooled else x
 
     patching.change_output(stack, pooled, pool)
-    patching.change_output(
-        stack, undone, lambda x: raunet.undo_pool(x, _skip_after(plan, run, undone_at)) if run.pooled else x
-    )
+    patching.change_output(stack, undone, undo)
 
 
 def _size_upsamplers(stack: ExitStack, unet: nn.Module, plan: Plan, run: Run) -> None:
@@ -173,20 +197,20 @@ def _skip_after(plan: Plan, run: Run, output_index: int) -> Size:
     return run.sizes.skips[plan.unet.partner(output_index + 1)]
 
 
-def _relay(stack: ExitStack, unet: nn.Module, plan: Plan, run: Run) -> None:
+def _relay(stack: ExitStack, unet: nn.Module, plan: Plan, run: Run, beginning: relay.Beginning) -> None:
     """The UNet is asked at a smaller size where a stage wants it, and its answer is enlarged."""
-    levels = run.schedule.levels
-    first = levels.sigma(run.schedule.timesteps[0])
-    beginning = relay.Beginning(first)
+    levels, start = run.schedule.levels, run.schedule.timesteps[0]
     current: relay.Call | None = None
 
-    def scales(x: torch.Tensor, sigma: float, size: Size) -> list[float]:
+    def scales(x: torch.Tensor, sigmas: list[float], size: Size) -> list[float]:
         if plan.over_picture:  # which is in its latents wholly, from the first one on
             return [1.0] * len(x)
-        if abs(run.timestep - run.schedule.timesteps[0]) <= levels.tolerance:
-            beginning.note(x)
-        kept = relay.noise_kept(plan.latent, size)
-        return [relay.scale(sigma / first, left, kept) for left in beginning.left(x, sigma)]
+        kept, left = relay.noise_kept(plan.latent, size), beginning.left(run.first_noise, sigmas)
+        for row, timestep in enumerate(run.timesteps):
+            if abs(timestep - start) <= levels.tolerance:
+                beginning.note(x[row : row + 1])
+                left[row] = beginning.most_left(sigmas[row])
+        return [relay.scale(beginning.most_left(sigma), share, kept) for sigma, share in zip(sigmas, left)]
 
     def ask_smaller(
         module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -196,11 +220,11 @@ def _relay(stack: ExitStack, unet: nn.Module, plan: Plan, run: Run) -> None:
         if run.stage is None:
             return None
         run.did(Work.RELAY)
-        sigma = levels.sigma(run.timestep)
+        sigmas = [levels.sigma(timestep) for timestep in run.timesteps]
         x, size = args[0], run.stage.latent
-        current = relay.Call(x, size, sigma, scales(x, sigma, size), v_prediction=plan.v_prediction)
-        timesteps = args[1] if len(args) > 1 else kwargs["timesteps"]
-        fewer = timesteps.new_tensor([levels.at_sigma(sigma) for sigma in current.sigmas], dtype=torch.float32)
+        scaled = scales(x, sigmas, size)
+        current = relay.Call(x, size, sigmas, scaled, plan.unet, v_prediction=plan.v_prediction)
+        fewer = per_row([levels.at_sigma(sigma) for sigma in current.sigmas], x.device).flatten()
         if len(args) > 1:
             return (current.input, fewer, *args[2:]), kwargs
         return (current.input,), {**kwargs, "timesteps": fewer}
@@ -209,11 +233,12 @@ def _relay(stack: ExitStack, unet: nn.Module, plan: Plan, run: Run) -> None:
     patching.change_output(stack, unet, lambda found: current.output(found) if current else found)
 
 
-def _redilate(stack: ExitStack, unet: nn.Module, run: Run, site: Redilation) -> None:
+def _redilate(stack: ExitStack, unet: nn.Module, run: Run, site: Redilation, seamless: Axes) -> None:
     """One re-dilated convolution: its input is enlarged, its dilation swapped, its output brought back."""
     conv = unet.get_submodule(site.conv)
     assert isinstance(conv, nn.Conv2d)
     size: Size = (0, 0)
+    current: redilation.Factor | None = None
 
     def factor() -> redilation.Factor | None:
         if run.sizes is None or not run.schedule.inside(site.span, run.timestep):
@@ -221,21 +246,19 @@ def _redilate(stack: ExitStack, unet: nn.Module, run: Run, site: Redilation) -> 
         return site.factor_at(run.step, run.schedule, base=run.is_base)
 
     def enlarge(x: torch.Tensor) -> torch.Tensor:
-        nonlocal size
-        size = (x.shape[-2], x.shape[-1])
-        current = factor()
+        nonlocal size, current
+        size, current = (x.shape[-2], x.shape[-1]), factor()
         if current is None:
             return x
         run.did(Work.REDILATED)
-        x = redilation.resize(x, redilation.input_size(size, current))
+        x = bilinear(x, redilation.input_size(size, current), seamless)
         return dispersion.dispersed_input(x) if site.dispersed else x
 
     def attributes() -> dict[str, Any]:
-        current = factor()
         return {} if current is None else redilation.dilated_attributes(current, reach=2 if site.dispersed else 1)
 
     def bring_back(x: torch.Tensor) -> torch.Tensor:
-        return x if factor() is None else redilation.resize(x, redilation.output_size(size, conv.stride))
+        return x if current is None else bilinear(x, redilation.output_size(size, conv.stride), seamless)
 
     patching.change_input(stack, conv, enlarge)
     patching.swap_attributes(stack, conv, attributes)
@@ -265,7 +288,7 @@ def _window(stack: ExitStack, unet: nn.Module, plan: Plan, run: Run, site: Windo
             assert run.generator is not None
             index = windows.random_index(run.generator)
         current = size, windows.window_shift(size, index)
-        cut = windows.window_partition(x, *current)
+        cut = windows.window_partition(x, *current, plan.unet.seamless)
         run.did(Work.WINDOWS)
         if windows.even_size(size) != size:
             run.did(Work.ODD_WINDOWS)
@@ -275,5 +298,5 @@ def _window(stack: ExitStack, unet: nn.Module, plan: Plan, run: Run, site: Windo
     patching.change_output(
         stack,
         unet.get_submodule(site.attention),
-        lambda x: windows.window_reverse(x, *current) if current else x,
+        lambda x: windows.window_reverse(x, *current, plan.unet.seamless) if current else x,
     )

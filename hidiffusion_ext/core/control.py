@@ -13,28 +13,30 @@ import torch
 
 from .resizing import bicubic
 from .sizes import FeatureSizes, Size
+from .unet_map import BORDERED, Axes
 
 Residuals = Sequence[torch.Tensor | None]
 
 
-def fit_residuals(control: Mapping[str, Residuals], sizes: FeatureSizes) -> dict[str, Residuals]:
+def fit_residuals(
+    control: Mapping[str, Residuals], sizes: FeatureSizes, seamless: Axes = BORDERED
+) -> dict[str, Residuals]:
     """The residuals in the sizes of this call, in new lists: the host's own stay as they are.
 
     Args:
         control: Lists of residuals [B, C, h, w] by name, each used from its end; None stands for no residual.
         sizes: The sizes inside this call.
+        seamless: The axes along which the picture goes on at its other edge.
     """
     met = {"input": sizes.skips, "middle": sizes.skips[-1:], "output": sizes.skips[::-1]}
-    return {name: _fitted(residuals, met[name]) if name in met else residuals for name, residuals in control.items()}
+    return {name: _fitted(each, met[name], seamless) if name in met else each for name, each in control.items()}
 
 
-def _fitted(residuals: Residuals, sizes: Sequence[Size]) -> list[torch.Tensor | None]:
+def _fitted(residuals: Residuals, sizes: Sequence[Size], seamless: Axes) -> list[torch.Tensor | None]:
     """The last residual in the first size, the one before it in the second, and so on."""
-    return [_resize(residual, size) for residual, size in zip(reversed(residuals), sizes)][::-1]
+    return [_resize(residual, size, seamless) for residual, size in zip(reversed(residuals), sizes)][::-1]
 
 
-def _resize(residual: torch.Tensor | None, size: Size) -> torch.Tensor | None:
+def _resize(residual: torch.Tensor | None, size: Size, seamless: Axes) -> torch.Tensor | None:
     """Brings [B, C, h, w] to another size (bicubic, as in the official code)."""
-    if residual is None or residual.shape[-2:] == size:
-        return residual
-    return bicubic(residual, size)
+    return None if residual is None else bicubic(residual, size, seamless)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 
 from .apply import Run
+from .arithmetic import single_precision
 from .done import Work
 from .evaluation import Change, Evaluation
 
@@ -27,6 +28,7 @@ def damped(run: Run) -> Change:
     return change
 
 
+@single_precision
 def damp(guided: torch.Tensor, uncond: torch.Tensor, base: torch.Tensor) -> torch.Tensor:
     """Noise-damped guidance from ordinary guidance: uncond + w * (cond - uncond) becomes base + w * (cond - uncond).
 

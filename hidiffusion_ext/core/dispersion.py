@@ -8,16 +8,21 @@ eta, `x * (R k) = x * k`. Both are linear in R, so it is solved once, in closed 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import lru_cache
 from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 
+from .arithmetic import single_precision, table
+
 SMALL, LARGE = 3, 5
 
+AT_ONCE = 128
+"""Kernels of so many output channels are spread at once: in single precision all of them take twice the memory of what
+they become in half precision."""
 
-@lru_cache
+
+@table
 def dispersion_transform(
     small: int = SMALL, large: int = LARGE, input_size: int = 3, scale: int = 2, eta: float = 0.05
 ) -> torch.Tensor:
@@ -48,10 +53,24 @@ def dispersion_transform(
     return linalg.lstsq(left, right, driver="gelsd").solution  # gelsd: of all solutions the smallest
 
 
+@table
+def _transform_on(device: torch.device) -> torch.Tensor:
+    """The transform on a device, in single precision."""
+    return dispersion_transform().float().to(device)
+
+
 def dispersed_kernel(kernel: torch.Tensor) -> torch.Tensor:
     """[O, I, 3, 3] -> [O, I, 5, 5], in the kernel's dtype and on its device."""
-    transform = dispersion_transform().to(kernel.dtype).to(kernel.device)
-    return (kernel.flatten(2) @ transform.T).reshape(*kernel.shape[:2], LARGE, LARGE)
+    large = kernel.new_empty(*kernel.shape[:2], LARGE, LARGE)
+    for first in range(0, len(kernel), AT_ONCE):
+        few = slice(first, first + AT_ONCE)
+        large[few] = _spread(kernel[few])
+    return large
+
+
+@single_precision
+def _spread(kernel: torch.Tensor) -> torch.Tensor:
+    return (kernel.flatten(2) @ _transform_on(kernel.device).T).reshape(*kernel.shape[:2], LARGE, LARGE)
 
 
 class DispersedInput(torch.Tensor):

@@ -77,6 +77,6 @@ def _pairs(t1: float, t2: float, plan: Plan, situation: Situation) -> tuple[Pair
     first, second, *_ = plan.unet.downs
     if plan.unet.family is not Family.SDXL:
         return Pair(first, Span(0, t1)), Pair(first + 1, Span(0, t2))
-    has_start = plan.preset is Preset.X2 and plan.unet.in_channels != 9 and not situation.playground
+    has_start = plan.preset is Preset.X2 and not plan.unet.inpaints and not situation.playground
     start = min(AGGRESSIVE_SHARE, t1) if has_start else 0.0
     return Pair(second, Span(0, max(start, t2))), Pair(first + 1, Span(0 if t2 else start, t1))

@@ -7,8 +7,10 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
+from .arithmetic import single_precision
 from .resizing import bicubic
 from .sizes import Size
+from .unet_map import BORDERED, Axes
 
 STRIDED_CONV: dict[str, Any] = {
     "stride": (4, 4),
@@ -23,17 +25,18 @@ keep their padding.
 """
 
 
-def pool(x: torch.Tensor) -> torch.Tensor:
+@single_precision
+def pool(x: torch.Tensor, seamless: Axes = BORDERED) -> torch.Tensor:
     """Halves a block's output by averaging 2x2 cells: [B, C, H, W] -> [B, C, ceil(H/2), ceil(W/2)]."""
-    for axis in (-2, -1):
+    for axis, goes_on in zip((-2, -1), seamless):
         if x.shape[axis] % 2:  # not by ceil_mode, which is wrong on Macs before PyTorch 2.9
-            x = torch.cat([x, x.narrow(axis, -1, 1)], axis)
+            x = torch.cat([x, x.narrow(axis, 0 if goes_on else -1, 1)], axis)
     return F.avg_pool2d(x, 2)
 
 
-def undo_pool(x: torch.Tensor, size: Size) -> torch.Tensor:
+def undo_pool(x: torch.Tensor, size: Size, seamless: Axes = BORDERED) -> torch.Tensor:
     """Brings [B, C, h, w] back to the size before the pool (bicubic, as in the official code)."""
-    return bicubic(x, size)
+    return bicubic(x, size, seamless)
 
 
 def upsample_to(x: torch.Tensor, size: Size) -> torch.Tensor:

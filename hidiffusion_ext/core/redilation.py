@@ -9,9 +9,6 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import torch
-import torch.nn.functional as F
-
 from .sizes import Size
 
 Factor = tuple[float, float]
@@ -56,8 +53,3 @@ def input_size(size: Size, factor: Factor) -> Size:
 def output_size(size: Size, stride: tuple[int, ...]) -> Size:
     """The size the convolution gives an input of this size without re-dilation."""
     return -(-size[0] // stride[0]), -(-size[1] // stride[1])
-
-
-def resize(x: torch.Tensor, size: Size) -> torch.Tensor:
-    """Brings [B, C, h, w] to another size (bilinear, as in the official code)."""
-    return x if x.shape[-2:] == size else F.interpolate(x, size=size, mode="bilinear")

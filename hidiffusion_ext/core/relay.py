@@ -19,17 +19,19 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import Any, TypeVar, cast
 
 import torch
 
+from .arithmetic import per_row, single_precision, table
 from .resizing import bicubic
 from .sizes import Size
+from .unet_map import BORDERED, Axes, UNetMap
 
 BACK_PROJECTIONS = 3
 """How often an enlarged estimate is corrected by what its means are off by; each leaves about a tenth of the error."""
 
-LATENT_CHANNELS = 4
-"""The channels of a UNet's input that are the noisy latent; an inpainting UNet has its mask and picture behind them."""
+Noise = TypeVar("Noise", float, torch.Tensor)
 
 
 class Beginning:
@@ -40,32 +42,50 @@ class Beginning:
 
     Args:
         sigma: The pass's first noise.
+        channels: Of the latent.
     """
 
-    def __init__(self, sigma: float) -> None:
-        self._sigma = sigma
-        self._rows: list[torch.Tensor] = []
+    def __init__(self, sigma: float, channels: int) -> None:
+        self._sigma, self._channels = sigma, channels
+        self._noise: torch.Tensor | None = None
 
     def note(self, x: torch.Tensor) -> None:
-        """Takes the noise from what the UNet is called with at first, [B, C, H, W]; calls may have some rows each."""
-        self._rows += _differences(x, self._sigma)
+        """Takes the noise from rows that the UNet is called with at first, [B, C, H, W]."""
+        noise = _differences(x[:, : self._channels].float()) * _norm(self._sigma)
+        noise = noise / noise.square().sum(1, keepdim=True)
+        self._noise = noise if self._noise is None else torch.cat([self._noise, noise])
 
-    def left(self, x: torch.Tensor, sigma: float) -> list[float]:
-        """The share of it, 0 to 1, that is left in each row of [B, C, H, W]; a row's own is the one it has most of.
+    def found(self, x: torch.Tensor) -> torch.Tensor | None:
+        """How much of it is in each row of what the UNet is called with, [B, C, H, W], in the row's own units: [B].
+
+        A row's own is the one it has most of. None as long as none was noted.
+        """
+        return None if self._noise is None else _projected(x[:, : self._channels].float(), self._noise)
+
+    def left(self, found: Sequence[float] | None, sigmas: Sequence[float]) -> list[float]:
+        """The share of it, 0 to 1, that is left in each row, by what was found and the row's noise.
 
         If there was no first call to take it from, it is what a sampler that adds no noise leaves.
         """
-        most = sigma / self._sigma
-        if not self._rows:
-            return [most] * len(x)
-        first, now = torch.stack(self._rows), _differences(x, sigma)
-        shares = (now @ first.T / first.square().sum(1)).amax(1).clamp(0, most)
-        return [float(share) for share in shares.cpu()]
+        most = [self.most_left(sigma) for sigma in sigmas]
+        if found is None:
+            return most
+        return [min(max(0.0, share * _norm(sigma)), limit) for share, sigma, limit in zip(found, sigmas, most)]
+
+    def most_left(self, sigma: float) -> float:
+        """The share that is left at that noise if none was added."""
+        return sigma / self._sigma
 
 
-def _differences(x: torch.Tensor, sigma: float) -> torch.Tensor:
-    """Those of neighbouring cells of the latents [B, n] in what the UNet is called with, [B, C, H, W]."""
-    return x[:, :LATENT_CHANNELS].float().diff(dim=-1).flatten(1) * _norm(sigma)
+@single_precision
+def _projected(x: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+    """The most that each row of [B, C, H, W] has of any of the noises [R, n], which are given over their squares."""
+    return (_differences(x) @ noise.T).amax(1)
+
+
+def _differences(x: torch.Tensor) -> torch.Tensor:
+    """Those of neighbouring cells along both axes: [B, C, H, W] -> [B, n]. Every cell is in as many of them."""
+    return torch.cat([(x - x.roll(1, axis)).flatten(1) for axis in (-2, -1)], 1)
 
 
 def scale(ratio: float, left: float, kept: float) -> float:
@@ -105,10 +125,11 @@ class Call:
     or v = (noise - sigma * x0) / sqrt(1 + sigma^2) (arXiv 2202.00512, appendix D).
 
     Args:
-        x: What the UNet is to be called with, [B, C, H, W].
+        x: What the UNet is to be called with, [B, C, H, W]; behind the latent may be what else it is shown.
         size: The smaller size.
-        sigma: The noise's standard deviation over the signal's in `x`.
+        sigmas: The noise's standard deviation over the signal's in each row.
         scales: How many times larger than means the smaller latent of each row is (`scale`).
+        unet: Tells the latent's channels, and whether the picture is seamless.
         v_prediction: Whether the UNet predicts v; otherwise the noise.
 
     Attributes:
@@ -117,71 +138,73 @@ class Call:
     """
 
     def __init__(
-        self, x: torch.Tensor, size: Size, sigma: float, scales: Sequence[float], *, v_prediction: bool
+        self,
+        x: torch.Tensor,
+        size: Size,
+        sigmas: Sequence[float],
+        scales: Sequence[float],
+        unet: UNetMap,
+        *,
+        v_prediction: bool,
     ) -> None:
-        self._x, self._sigma, self._v_prediction = x, sigma, v_prediction
-        kept = noise_kept((x.shape[-2], x.shape[-1]), size)
-        self.sigmas = [sigma * kept * by for by in scales]
+        self._size, self._seamless, self._v_prediction = (x.shape[-2], x.shape[-1]), unet.seamless, v_prediction
+        kept = noise_kept(self._size, size)
+        self.sigmas = [sigma * kept * by for sigma, by in zip(sigmas, scales, strict=True)]
+        self._sigma, self._small_sigma = per_row(sigmas, x.device), per_row(self.sigmas, x.device)
+        self._norm, self._small_norm = _norm(self._sigma), _norm(self._small_sigma)
         small = shrink(x.float(), size)
-        self._small = small[:, :LATENT_CHANNELS]
-        self._small *= _per_row(x, [by * _norm(sigma) / _norm(s) for by, s in zip(scales, self.sigmas, strict=True)])
+        self._noisy, self._small = x[:, : unet.out_channels], small[:, : unet.out_channels]
+        self._small *= per_row(scales, x.device) * self._norm / self._small_norm
         self.input = small.to(x.dtype)
 
     def output(self, found: torch.Tensor) -> torch.Tensor:
-        """The UNet's answer [B, 4, h, w] as it would be of the larger call: [B, 4, H, W]."""
-        size: Size = (self._x.shape[-2], self._x.shape[-1])
-        noisy, norm = self._x[:, :LATENT_CHANNELS].float(), _norm(self._sigma)
-        clean = enlarge(self._clean(found.float()), size)
-        noise = (noisy * norm - clean) / self._sigma
-        answer = (noise - self._sigma * clean) / norm if self._v_prediction else noise
+        """The UNet's answer [B, C, h, w] as it would be of the larger call: [B, C, H, W]."""
+        clean = enlarge(self._clean(found.float()), self._size, self._seamless)
+        noise = (self._noisy.float() * self._norm - clean) / self._sigma
+        answer = (noise - self._sigma * clean) / self._norm if self._v_prediction else noise
         return answer.to(found.dtype)
 
     def _clean(self, found: torch.Tensor) -> torch.Tensor:
         """The estimate of the clean latent in an answer of the smaller call."""
-        sigma, norm = _per_row(found, self.sigmas), _per_row(found, [_norm(sigma) for sigma in self.sigmas])
         if self._v_prediction:
-            return (self._small - sigma * found) / norm
-        return self._small * norm - sigma * found
+            return (self._small - self._small_sigma * found) / self._small_norm
+        return self._small * self._small_norm - self._small_sigma * found
 
 
-def _per_row(x: torch.Tensor, values: Sequence[float]) -> torch.Tensor:
-    """Numbers, one for each row of [B, C, H, W], to calculate with: [B, 1, 1, 1]."""
-    return torch.tensor(values, dtype=torch.float32, device=x.device).reshape(-1, 1, 1, 1)
-
-
-def _norm(sigma: float) -> float:
+def _norm(sigma: Noise) -> Noise:
     """The standard deviation of a latent of variance 1 with that much noise."""
-    return (1 + sigma**2) ** 0.5
+    return cast(Any, (1 + sigma**2) ** 0.5)
 
 
+@single_precision
 def shrink(x: torch.Tensor, size: Size) -> torch.Tensor:
     """The means of [B, C, H, W] over the areas of [h, w] smaller cells, whole or not: [B, C, h, w]."""
-    rows, columns = (_means(small, large, x.device, x.dtype) for small, large in zip(size, x.shape[-2:]))
+    rows, columns = (_means(small, large, x.device) for small, large in zip(size, x.shape[-2:]))
     return rows @ x @ columns.T
 
 
-def enlarge(x: torch.Tensor, size: Size) -> torch.Tensor:
+@single_precision
+def enlarge(x: torch.Tensor, size: Size, seamless: Axes = BORDERED) -> torch.Tensor:
     """A smooth [B, C, H, W] whose means over the cells of [B, C, h, w] are that (bicubic, then back-projected)."""
     small: Size = (x.shape[-2], x.shape[-1])
-    large = bicubic(x, size)
+    large = bicubic(x, size, seamless)
     for _ in range(BACK_PROJECTIONS):
-        large = large + bicubic(x - shrink(large, small), size)
+        large = large + bicubic(x - shrink(large, small), size, seamless)
     return large
 
 
 @lru_cache(maxsize=16)
 def noise_kept(large: Size, small: Size) -> float:
     """The standard deviation of independent noise of 1 in the larger cells after `shrink`: 1 / m for m x m cells."""
-    means = (_means(*sides, torch.device("cpu"), torch.float32) for sides in zip(small, large))
+    means = (_means(*sides, torch.device("cpu")) for sides in zip(small, large))
     return math.prod(float(each.square().sum(1).mean()) for each in means) ** 0.5
 
 
-@lru_cache(maxsize=16)
-def _means(small: int, large: int, device: torch.device, dtype: torch.dtype) -> torch.Tensor:
+@table
+def _means(small: int, large: int, device: torch.device) -> torch.Tensor:
     """[small, large]: which share of each smaller-size cell is each larger-size cell; rows sum to 1."""
-    with torch.inference_mode(mode=False):  # the tables outlive the pass that asks for them first
-        ratio = large / small
-        begin = torch.arange(small, dtype=torch.float64)[:, None] * ratio
-        cells = torch.arange(large, dtype=torch.float64)[None, :]
-        inside = torch.minimum(begin + ratio, cells + 1) - torch.maximum(begin, cells)
-        return (inside.clamp(min=0) / ratio).to(device, dtype)
+    ratio = large / small
+    begin = torch.arange(small, dtype=torch.float64)[:, None] * ratio
+    cells = torch.arange(large, dtype=torch.float64)[None, :]
+    inside = torch.minimum(begin + ratio, cells + 1) - torch.maximum(begin, cells)
+    return (inside.clamp(min=0) / ratio).float().to(device)

@@ -11,38 +11,56 @@ import torch
 import torch.nn.functional as F
 
 from .apply import Run
+from .arithmetic import per_row, single_precision
 from .done import Work
 from .evaluation import Change, Evaluation
+from .resizing import bilinear
+from .sizes import Size
+from .unet_map import BORDERED, Axes
 
 FALLS_FROM = 0.2
 """The share of the noise schedule that is left when the ratio begins to fall to 1, which it reaches at the end."""
 
 
-def split_guidance(run: Run, enlargement: float, ratio: float) -> Change:
+def split_guidance(run: Run, enlargement: float, ratio: float, seamless: Axes = BORDERED) -> Change:
     """The change of guidance to frequency-split guidance.
 
     Args:
         run: The pass.
         enlargement: How many times longer the picture's sides are than those of the smaller picture.
         ratio: Guidance of the high band over that of the low one.
+        seamless: The axes along which the picture goes on at its other edge.
     """
 
     def change(evaluation: Evaluation) -> torch.Tensor:
         run.did(Work.SPLIT_GUIDANCE)
-        left = run.schedule.levels.left(run.timestep)
-        return split(evaluation.guided, evaluation.uncond, enlargement, 1 + (ratio - 1) * min(1.0, left / FALLS_FROM))
+        guided = evaluation.guided
+        left = [run.schedule.levels.left(timestep) for timestep in run.last_timesteps(len(guided))]
+        ratios = per_row([1 + (ratio - 1) * min(1.0, share / FALLS_FROM) for share in left], guided.device)
+        return split(guided, evaluation.uncond, enlargement, ratios, seamless)
 
     return change
 
 
-def split(guided: torch.Tensor, uncond: torch.Tensor, enlargement: float, ratio: float) -> torch.Tensor:
-    """Frequency-split guidance from ordinary guidance, of any number of conditions with any weights: [B, C, H, W]."""
+@single_precision
+def split(
+    guided: torch.Tensor,
+    uncond: torch.Tensor,
+    enlargement: float,
+    ratios: torch.Tensor | float,
+    seamless: Axes = BORDERED,
+) -> torch.Tensor:
+    """Frequency-split guidance from ordinary guidance, of any number of conditions with any weights: [B, C, H, W].
+
+    The ratio can be another one for each row, [B, 1, 1, 1].
+    """
     direction = guided - uncond
-    return guided + (ratio - 1) * (direction - low_pass(direction, enlargement))
+    return guided + (ratios - 1) * (direction - low_pass(direction, enlargement, seamless))
 
 
-def low_pass(x: torch.Tensor, enlargement: float) -> torch.Tensor:
+@single_precision
+def low_pass(x: torch.Tensor, enlargement: float, seamless: Axes = BORDERED) -> torch.Tensor:
     """What of [B, C, H, W] fits into sides so many times smaller: averaged down by area, brought back bilinearly."""
-    size = x.shape[-2:]
+    size: Size = (x.shape[-2], x.shape[-1])
     small = [max(1, round(side / enlargement)) for side in size]
-    return F.interpolate(F.interpolate(x, size=small, mode="area"), size=size, mode="bilinear")
+    return bilinear(F.interpolate(x, size=small, mode="area"), size, seamless)

@@ -14,6 +14,12 @@ from torch import nn
 
 from .options import Refused
 
+Axes = tuple[bool, bool]
+"""Something of both axes of a picture: (down, across)."""
+
+BORDERED: Axes = (False, False)
+"""No axis is seamless."""
+
 
 class UnsupportedUNet(Refused):
     """The model is not one HiDiffusion is made for; the message is one sentence for the user."""
@@ -53,13 +59,25 @@ class UNetMap:
     """The sites of one ldm/sgm UNet.
 
     Output block j consumes the skip connection of input block `len(inputs) - 1 - j`.
+
+    Attributes:
+        in_channels: How many channels it is called with: the latent's, and what else some models are shown behind them.
+        out_channels: How many it answers with: the latent's.
+        seamless: The axes along which its convolutions take a picture to go on at its other edge (tiling).
     """
 
     family: Family
     in_channels: int
+    out_channels: int
     inputs: tuple[Block, ...]
     middle: Block
     outputs: tuple[Block, ...]
+    seamless: Axes = BORDERED
+
+    @property
+    def inpaints(self) -> bool:
+        """Whether it is shown a mask and a picture beside the latent."""
+        return self.in_channels == 2 * self.out_channels + 1
 
     @property
     def downs(self) -> tuple[int, ...]:
@@ -89,11 +107,13 @@ def map_unet(unet: nn.Module) -> UNetMap:
         )
     in_blocks = tuple(_block(f"input_blocks.{name}", block) for name, block in inputs.named_children())
     out_blocks = tuple(_block(f"output_blocks.{name}", block) for name, block in outputs.named_children())
-    first = next((m for m in inputs.modules() if isinstance(m, nn.Conv2d)), None)
-    if not in_blocks or len(in_blocks) != len(out_blocks) or first is None:
+    first, *_ = *_all_convs(inputs), None
+    *_, last = None, *_all_convs(getattr(unet, "out", nn.Identity()))
+    if not in_blocks or len(in_blocks) != len(out_blocks) or not first or not last:
         raise UnsupportedUNet("this UNet has unpaired input and output blocks; HiDiffusion does not know it")
     family = _family(unet, in_blocks, first.in_channels)
-    unet_map = UNetMap(family, first.in_channels, in_blocks, _block("middle_block", middle), out_blocks)
+    channels = first.in_channels, last.out_channels
+    unet_map = UNetMap(family, *channels, in_blocks, _block("middle_block", middle), out_blocks, _seamless(first))
     if any(out_blocks[unet_map.partner(down)].up is None for down in unet_map.downs):
         raise UnsupportedUNet("this UNet has a downsampler without an upsampler; HiDiffusion does not know it")
     return unet_map
@@ -121,6 +141,21 @@ def _block(name: str, block: nn.Module) -> Block:
             ]
     channels = [module.out_channels for module in block.modules() if isinstance(module, nn.Conv2d)][-1:]
     return Block(sum(channels), tuple(layers), down, up, tuple(convs), tuple(attentions))
+
+
+def _all_convs(module: nn.Module) -> list[nn.Conv2d]:
+    return [each for each in module.modules() if isinstance(each, nn.Conv2d)]
+
+
+def _seamless(conv: nn.Conv2d) -> Axes:
+    """The axes along which a convolution takes a picture to go on at its other edge.
+
+    Asymmetric tiling puts a function of its own in for it and says on the module what it does along each axis.
+    """
+    own = getattr(conv._conv_forward, "__func__", None) is not nn.Conv2d._conv_forward  # pyright: ignore[reportPrivateUsage]
+    modes = [getattr(conv, f"padding_mode{axis}", None) if own else None for axis in "YX"]
+    down, across = ((mode or conv.padding_mode) == "circular" for mode in modes)
+    return down, across
 
 
 def _convs(layer: nn.Module) -> list[str]:

@@ -6,13 +6,13 @@ three quarters of a window. Pure functions; a size is (height, width) in latent 
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 import torch
 from einops import rearrange
 
+from .arithmetic import table
 from .resizing import bicubic
 from .sizes import Size
+from .unet_map import BORDERED, Axes
 
 SHIFTS = 4
 """The grid is rolled by 0, 1/4, 2/4 or 3/4 of a window."""
@@ -43,41 +43,40 @@ def random_index(generator: torch.Generator) -> int:
     return 0 if draw <= 0.25 else 1 if draw <= 0.5 else 2 if draw <= 0.75 else 3
 
 
-def window_partition(x: torch.Tensor, size: Size, shift: Size) -> torch.Tensor:
+def window_partition(x: torch.Tensor, size: Size, shift: Size, seamless: Axes = BORDERED) -> torch.Tensor:
     """Cuts tokens into windows: [B, H*W, C] -> [4*B, h*w, C] with h, w = half the even size.
 
     An odd side is first resized to even (bicubic), as in the official code.
     """
     even = even_size(size)
-    x = _resize(x, size, even)
+    x = _resize(x, size, even, seamless)
     order, _ = _orders(even, shift, x.device)
     return x.index_select(1, order).reshape(4 * len(x), -1, x.shape[-1])
 
 
-def window_reverse(windows: torch.Tensor, size: Size, shift: Size) -> torch.Tensor:
+def window_reverse(windows: torch.Tensor, size: Size, shift: Size, seamless: Axes = BORDERED) -> torch.Tensor:
     """Puts windows back: [4*B, h*w, C] -> [B, H*W, C]; undoes `window_partition` exactly where both sides are even."""
     even = even_size(size)
     _, inverse = _orders(even, shift, windows.device)
     x = windows.reshape(len(windows) // 4, -1, windows.shape[-1]).index_select(1, inverse)
-    return _resize(x, even, size)
+    return _resize(x, even, size, seamless)
 
 
-@lru_cache(maxsize=64)
+@table
 def _orders(size: Size, shift: Size, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
     """The order of an even map's tokens in its rolled windows, and the order that puts them back: [H*W] each.
 
     One indexed copy cuts and rolls at once, in about a third of the time of rolling and then cutting.
     """
-    with torch.inference_mode(mode=False):  # the tables outlive the pass that asks for them first
-        tokens = torch.arange(size[0] * size[1], device=device).view(size)
-        rolled = tokens.roll((-shift[0], -shift[1]), (0, 1))
-        order = rearrange(rolled, "(ny h) (nx w) -> (ny nx h w)", ny=2, nx=2)
-        return order, order.argsort()
+    tokens = torch.arange(size[0] * size[1], device=device).view(size)
+    rolled = tokens.roll((-shift[0], -shift[1]), (0, 1))
+    order = rearrange(rolled, "(ny h) (nx w) -> (ny nx h w)", ny=2, nx=2)
+    return order, order.argsort()
 
 
-def _resize(x: torch.Tensor, source: Size, target: Size) -> torch.Tensor:
+def _resize(x: torch.Tensor, source: Size, target: Size, seamless: Axes) -> torch.Tensor:
     if source == target:
         return x
     x = rearrange(x, "b (h w) c -> b c h w", h=source[0])
-    x = bicubic(x, target)
+    x = bicubic(x, target, seamless)
     return rearrange(x, "b c h w -> b (h w) c")

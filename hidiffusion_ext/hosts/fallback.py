@@ -13,7 +13,6 @@ itself is never seen here.
 
 from __future__ import annotations
 
-import math
 import traceback
 from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
@@ -60,7 +59,7 @@ class Fallback:
         """An evaluation of the model."""
         if not self._at_work:
             return original(*args, **kwargs)
-        self._run.timestep = math.inf
+        self._run.timesteps = []
         same_args, same_kwargs = _copied(list(args)), _copied(kwargs)
         device = next(value.device for value in (*args, *kwargs.values()) if isinstance(value, torch.Tensor))
         return self._attempt(lambda: original(*args, **kwargs), lambda: original(*same_args, **same_kwargs), device)

@@ -62,9 +62,9 @@ def _changes(plan: Plan, run: Run, begin: torch.Tensor) -> list[Change]:
     if run.schedule.steps_inside(plan.damped):
         changes.append(damped(run))
     if plan.split_guidance != 1:
-        changes.append(split_guidance(run, plan.enlargement, plan.split_guidance))
+        changes.append(split_guidance(run, plan.enlargement, plan.split_guidance, plan.unet.seamless))
     if plan.anchor:
-        changes.append(anchored(run, begin, plan.enlargement, plan.anchor))
+        changes.append(anchored(run, begin, plan.enlargement, plan.anchor, plan.unet.seamless))
     return changes
 
 

@@ -121,5 +121,5 @@ def test_a_guided_second_pass_differs_by_its_guidance_alone(guidance: str) -> No
 
 def run_at_the_beginning() -> Run:
     run = Run(Schedule([300.0, 200.0]))
-    run.timestep = 300.0
+    run.timesteps = [300.0]
     return run

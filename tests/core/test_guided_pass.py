@@ -39,7 +39,7 @@ def evaluation(height: int = 12, width: int = 18) -> Evaluation:
 
 def run_at(timestep: float, first: float = 400) -> Run:
     run = Run(Schedule([first, 300, 200, 100, 10]))
-    run.timestep = timestep
+    run.timesteps = [timestep]
     return run
 
 
@@ -66,6 +66,20 @@ def test_the_ratio_falls_to_one_over_the_last_fifth_of_the_noise() -> None:
     for timestep, ratio in [(400, 3.0), (200, 3.0), (100, 2.0), (0, 1.0)]:
         changed = split_guidance(run_at(timestep), 2.0, 3.0)(one)
         torch.testing.assert_close(changed, split(one.guided, one.uncond, 2.0, ratio))
+
+
+def test_each_picture_has_the_strength_of_its_own_noise() -> None:
+    """The unconditional rows are a call's last, one for each picture."""
+    one, reference = evaluation(), torch.randn(3, 4, 12, 18)
+    run = run_at(400)
+    for rows in ([400.0, 100.0, 50.0], [500.0, 500.0, 500.0, 400.0, 100.0, 50.0]):
+        run.timesteps = rows
+        for change in (split_guidance(run, 2.0, 3.0), anchored(run, reference, 2.0, 0.8)):
+            changed = change(one)
+            for row, timestep in enumerate((400.0, 100.0, 50.0)):
+                run.timesteps = [timestep]
+                torch.testing.assert_close(change(one)[row], changed[row])
+            run.timesteps = rows
 
 
 def test_neutral_strengths_change_no_bit() -> None:

@@ -95,7 +95,7 @@ class Alone(nn.Module):
 def redilated(conv: nn.Conv2d, x: torch.Tensor, factor: tuple[float, float]) -> torch.Tensor:
     """What the convolution gives while it is the only site of a plan."""
     site = Redilation("conv", factor, Span(0, 1), progressive=False)
-    nothing_else = UNetMap(Family.SD1, x.shape[1], (), Block(0, (), None, None, (), ()), ())
+    nothing_else = UNetMap(Family.SD1, x.shape[1], x.shape[1], (), Block(0, (), None, None, (), ()), ())
     plan = Plan(nothing_else, (x.shape[-2], x.shape[-1]), NATIVE, redilations=(site,))
     unet = Alone(conv)
     with hidiffusion(unet, plan, Run(Schedule([999.0]))):

@@ -66,7 +66,8 @@ def test_a_perfect_answer_becomes_the_enlarged_clean_latent(v_prediction: bool, 
     clean_small, noise = torch.randn(1, 4, 16, 16), torch.randn(1, 4, 32, 32)
     x = (enlarge(clean_small, (32, 32)) + sigma * noise) / (1 + sigma**2) ** 0.5
     mask = torch.rand(1, 5, 32, 32)
-    call = Call(torch.cat([x, mask], 1), (16, 16), sigma, [larger], v_prediction=v_prediction)
+    unet = map_unet(tiny_unet(in_channels=9))
+    call = Call(torch.cat([x, mask], 1), (16, 16), [sigma], [larger], unet, v_prediction=v_prediction)
     (s,) = call.sigmas
     assert s == pytest.approx(larger * sigma / 2)
     torch.testing.assert_close(call.input[:, 4:], shrink(mask, (16, 16)))
@@ -86,14 +87,17 @@ def test_how_much_of_the_first_noise_is_left_is_found(sigma: float, left: float)
     generator = torch.Generator().manual_seed(0)
     first, new = torch.randn(2, 2, 4, 64, 64, generator=generator)
     clean = enlarge(torch.randn(2, 4, 16, 16, generator=generator), (64, 64))
-    beginning = Beginning(14.6)
+    beginning = Beginning(14.6, 4)
     for row in first:
         beginning.note(row[None] * 14.6 / (1 + 14.6**2) ** 0.5)
     added = (max(0.0, sigma**2 - (14.6 * left) ** 2)) ** 0.5
     x = ((1 - left) * clean + 14.6 * left * first + added * new) / (1 + sigma**2) ** 0.5
-    assert beginning.left(x, sigma) == pytest.approx([left, left], abs=0.02)
-    assert beginning.left(x[[1]], sigma) == pytest.approx([left], abs=0.02)
-    assert Beginning(14.6).left(x, sigma) == pytest.approx([sigma / 14.6] * 2)
+    found = beginning.found(x)
+    assert found is not None
+    assert beginning.left(found.tolist(), [sigma] * 2) == pytest.approx([left, left], abs=0.02)
+    assert beginning.left(found.tolist()[1:], [sigma]) == pytest.approx([left], abs=0.02)
+    assert Beginning(14.6, 4).found(x) is None
+    assert Beginning(14.6, 4).left(None, [sigma] * 2) == pytest.approx([sigma / 14.6] * 2)
 
 
 @pytest.mark.parametrize("power", [1, 2])
@@ -162,6 +166,35 @@ def test_a_stage_need_not_be_halved_evenly(monkeypatch: pytest.MonkeyPatch) -> N
     plan = make_plan(Options(method=Method.RELAY, native_size=128, t1=0.5), map_unet(UNET), (48, 16))
     answer, (size, _) = called(plan, EVEN[0])
     assert (size, answer.shape[2:]) == ((30, 10), (48, 16))
+
+
+def test_rows_at_other_noise_are_what_they_are_alone() -> None:
+    plan = relay(t1=0.5)
+    x, context = inputs(plan.latent, batch=2)
+    for timesteps in ((EVEN[0], EVEN[1]), (EVEN[3], EVEN[2] + 20)):
+        t = torch.tensor(timesteps)
+        with torch.inference_mode(), hidiffusion(UNET, plan, Run(Schedule(EVEN))):
+            together = UNET(x, t, context=context)
+        for row in range(2):
+            one = slice(row, row + 1)
+            with torch.inference_mode(), hidiffusion(UNET, plan, Run(Schedule(EVEN))):
+                alone = UNET(x[one], t[one], context=context[one])
+            torch.testing.assert_close(together[one], alone, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("channels", [4, 16, 32])
+@pytest.mark.parametrize("inpaints", [False, True])
+def test_a_latent_has_the_channels_that_the_unet_answers_with(channels: int, inpaints: bool) -> None:
+    unet = tiny_unet(in_channels=2 * channels + 1 if inpaints else channels)
+    last = unet.out[2]
+    unet.out[2] = torch.nn.Conv2d(last.in_channels, channels, 3, 1, 1).requires_grad_(False)
+    unet_map = map_unet(unet)
+    assert (unet_map.out_channels, unet_map.inpaints) == (channels, inpaints)
+    plan = make_plan(Options(native_size=64, method=Method.RELAY, t1=0.5), unet_map, (16, 16))
+    x, context = inputs(plan.latent, in_channels=unet_map.in_channels)
+    with torch.inference_mode(), hidiffusion(unet, plan, Run(Schedule(EVEN))):
+        for timestep in EVEN[:2]:
+            assert unet(x, torch.tensor([timestep]), context=context).shape == (1, channels, 16, 16)
 
 
 def test_an_answer_does_not_depend_on_the_batch() -> None:
