@@ -66,8 +66,6 @@ def make_plan(options: Options, unet: UNetMap, latent: Size, situation: Situatio
         return dataclasses.replace(
             plan, reason=f"nothing to do at {width}x{height}: the model was made for {native}x{native}"
         )
-    if options.preset is Preset.TURBO and unet.family is not Family.SDXL:
-        raise Refused(f"the Turbo preset is for SDXL-Turbo, this model is {unet.family.value}")
     planned = PLANNERS[options.method](options, plan, situation)
     left_out: list[Technique] = []
     if WORKS_BY[options.method] in situation.conflicts and _changes_features(planned):
@@ -94,7 +92,12 @@ def make_plan(options: Options, unet: UNetMap, latent: Size, situation: Situatio
     if windows or planned.guides or _changes_features(planned):
         return planned
     if reasons:
-        raise Refused(", ".join(f"no {what}" for what in reasons))
+        text = ", ".join(f"no {what}" for what in reasons)
+        if (
+            options.method is Method.NATIVE_FIRST and situation.hires
+        ):  # the pass is there, as the picture is made in two
+            return dataclasses.replace(planned, reason=text)
+        raise Refused(text)
     return nothing("everything it could do is switched off")
 
 
@@ -129,7 +132,13 @@ def _changes_features(plan: Plan) -> bool:
 
 
 def native_side(options: Options, unet: UNetMap, situation: Situation) -> int:
-    """Pixels per side that the model was made for; the arguments are `make_plan`'s."""
+    """Pixels per side that the model was made for; the arguments are `make_plan`'s.
+
+    Raises:
+        Refused: if the preset is for another model.
+    """
+    if options.preset is Preset.TURBO and unet.family is not Family.SDXL:
+        raise Refused(f"the Turbo preset is for SDXL-Turbo, this model is {unet.family.value}")
     if options.native_size:
         return options.native_size
     if options.preset is Preset.TURBO:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from bisect import bisect_left
-from collections.abc import Generator
-from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any
 
@@ -29,61 +29,142 @@ STRENGTHS = [hundredths / 100 for hundredths in range(1, 100)]
 USUAL_STRENGTH = 0.35
 """Where the host cannot say which noise a strength stands for."""
 
+WORKED_OUT = (
+    *("hr_checkpoint_info", "hr_upscale_to_x", "hr_upscale_to_y", "truncate_x", "truncate_y", "latent_scale_mode"),
+    *("all_hr_prompts", "all_hr_negative_prompts", "hr_prompts", "hr_negative_prompts", "hr_extra_network_data"),
+    *("hr_c", "hr_uc", "is_hr_pass"),
+)
+"""What a host keeps on a job with hires fix beside what it was asked for."""
 
-def arrange(p: Any, options: Options) -> str:
-    """Sets hires fix and the first size of a job from noise alone, unless it has hires fix of its own or is not large.
+NOTE = "hidiffusion_native_first"
+"""The attribute of an arranged job that says so; a copy of the job has it, too."""
 
-    To be asked when the job's model is in memory and before the host works out its sizes.
 
-    Returns:
-        What was done, in words; empty if nothing.
+@dataclass(frozen=True)
+class Arrangement:
+    """Hires fix for a job that had none.
+
+    Attributes:
+        fields: What the job is asked for instead.
+        text: The passes in words.
+        guessed: Why the strength is a guess; empty if it is none.
+    """
+
+    fields: dict[str, Any]
+    text: str
+    guessed: str
+
+
+@dataclass(frozen=True)
+class _Note:
+    """What an arranged job is to be given back.
+
+    Attributes:
+        text: The arrangement's.
+        given: The job's attributes as they were arranged.
+        before: Those that the job had before, of these and of `WORKED_OUT`.
+    """
+
+    text: str
+    given: dict[str, Any]
+    before: dict[str, Any]
+
+
+def arrangement(p: Any, options: Options) -> Arrangement | None:
+    """Hires fix and a first size for a job from noise alone; none if it has hires fix of its own or is not large.
+
+    To be asked when the job's model is in memory and before the host works out its sizes. Without hires fix the job's
+    other fields of it count for nothing, and they go on counting for nothing: the second pass is made as the first one.
+
+    Args:
+        p: The job; stays as it is.
+        options: What the user asked for.
 
     Raises:
-        Refused: if this model cannot be patched.
+        Refused: if this model cannot be patched, or not as asked.
     """
     if getattr(p, "enable_hr", True):  # a job of img2img has no such switch
-        return ""
-    width, height, native = p.width, p.height, native_side(p, options)
+        return None
+    width, height = (side // CELL * CELL for side in (p.width, p.height))  # as the host makes them
+    native = native_side(p, options)
     if not is_large((width, height), native):
-        return ""
-    p.width, p.height = first_size(width, height, native)
-    p.enable_hr = True
-    p.applied_old_hires_behavior_to = p.width, p.height  # by a setting the host would take another first size
-    p.hr_scale, p.hr_resize_x, p.hr_resize_y = 1.0, width, height
-    p.hr_upscaler = upscaler()
-    p.hr_second_pass_steps, p.denoising_strength = _second_pass(p)
-    # The Forge family's, which has other values where there was no hires fix; the second is not in all of it.
-    if hasattr(p, "hr_cfg"):
-        p.hr_cfg = p.cfg_scale
-    if hasattr(p, "hr_additional_modules"):
-        p.hr_additional_modules = p.hr_additional_modules or ["Use same choices"]
-    return f"{p.width}x{p.height} first, then {width}x{height} at a strength of {p.denoising_strength:g}"
+        return None
+    first = first_size(width, height, native)
+    fields = {
+        "enable_hr": True,
+        "width": first[0],
+        "height": first[1],
+        "applied_old_hires_behavior_to": first,  # by a setting the host would take another first size
+        "hr_scale": 1.0,
+        "hr_resize_x": width,
+        "hr_resize_y": height,
+        "hr_upscaler": upscaler(),
+        "hr_sampler_name": None,
+        "hr_scheduler": p.scheduler,
+        "hr_checkpoint_name": None,
+    }
+    if hasattr(p, "hr_cfg"):  # the Forge family
+        fields["hr_cfg"] = p.cfg_scale
+    if hasattr(p, "hr_additional_modules"):  # not all of it
+        fields["hr_additional_modules"] = ["Use same choices"]
+    job = copy.copy(p)
+    vars(job).update(fields)
+    steps, strength, guessed = _second_pass(job)
+    fields |= {"hr_second_pass_steps": steps, "denoising_strength": strength}
+    text = f"{first[0]}x{first[1]}, then {width}x{height} at a strength of {strength:g}"
+    return Arrangement(fields, text + " (a guess)" * bool(guessed), guessed)
 
 
-@contextmanager
-def wholly_or_not(p: Any) -> Generator[None, None, None]:
-    """While open, what fails leaves the job as it was: with half a hires fix the host would make no picture."""
-    before = dict(vars(p))
-    try:
-        yield
-    except Exception:
-        vars(p).clear()
-        vars(p).update(before)
-        raise
+def arrange(p: Any, arranged: Arrangement) -> None:
+    """Gives a job its hires fix, until `take_back`.
 
-
-def prepare_prompts(p: Any) -> None:
-    """Lets the host prepare the second pass's prompts, which it did not as long as there was none.
-
-    They are those of the first pass, as other extensions have made them, unless the job has some of its own.
+    To be done between the host's preparing of prompts, which the second pass shares, and of sizes. What the host notes
+    for texts from now on is the job's own, and no longer shared with copies of it.
     """
-    first = {name: getattr(p, name) for name in ("all_prompts", "all_negative_prompts")}
-    same = {name: not getattr(p, own) for name, own in zip(first, ("hr_prompt", "hr_negative_prompt"))}
-    p.setup_prompts()
-    for name, prompts in first.items():
-        setattr(p, name, prompts)
-        if same[name]:
-            setattr(p, name.replace("all_", "all_hr_"), list(prompts))
+    given = {
+        **arranged.fields,
+        "hr_prompt": p.prompt,
+        "hr_negative_prompt": p.negative_prompt,
+        "all_hr_prompts": list(p.all_prompts),
+        "all_hr_negative_prompts": list(p.all_negative_prompts),
+        "extra_generation_params": dict(p.extra_generation_params),
+    }
+    before = {name: vars(p)[name] for name in (*given, *WORKED_OUT) if name in vars(p)}
+    vars(p).update({**given, NOTE: _Note(arranged.text, given, before)})
+
+
+def take_back(p: Any) -> None:
+    """Makes an arranged job, or a copy of one, what it was before, when it is over or is to be made again.
+
+    What somebody has set to something else since, stays.
+    """
+    note: _Note | None = vars(p).pop(NOTE, None)
+    if note is None:
+        return
+    texts = p.extra_generation_params
+    for name in {*note.given, *WORKED_OUT}:
+        if name not in WORKED_OUT and getattr(p, name, None) != note.given[name]:
+            continue
+        if name in note.before:
+            setattr(p, name, note.before[name])
+        else:
+            vars(p).pop(name, None)
+    if (before := p.extra_generation_params) is not texts:
+        told = {key: value for key, value in before.items() if _tells_hires_fix(key)}
+        told |= {key: value for key, value in texts.items() if not _tells_hires_fix(key)}
+        before.clear()
+        before.update(told)
+
+
+def arranged_text(p: Any) -> str:
+    """An arranged job's passes in words; empty for any other."""
+    note: _Note | None = getattr(p, NOTE, None)
+    return note.text if note else ""
+
+
+def _tells_hires_fix(key: str) -> bool:
+    """Whether a host's entry in a text is there because of hires fix, in a job that is made from noise alone."""
+    return key.startswith("Hires ") or key in ("Denoising strength", "VAE Encoder")
 
 
 def ended_early(p: Any, made: Size) -> bool:
@@ -108,8 +189,9 @@ def upscalers() -> list[str]:
     return [name for name in names if name != NAMELESS or LANCZOS not in names]
 
 
-def _second_pass(p: Any) -> tuple[int, float]:
-    """Steps and strength, in hundredths, with which the second pass begins nearest to the noise it is meant to.
+def _second_pass(p: Any) -> tuple[int, float, str]:
+    """Steps and strength, in hundredths, with which the second pass begins nearest to the noise it is meant to; and why
+    the strength is a guess, or nothing.
 
     A schedule has that noise between two of its steps, so one step more may come nearer. Of the steps that A1111's DDIM
     and its kin are asked for over a picture they run two fewer.
@@ -133,7 +215,7 @@ def _second_pass(p: Any) -> tuple[int, float]:
         for steps in (fewest, fewest + 1):
             above = bisect_left(STRENGTHS, 0, lo=1, hi=len(STRENGTHS) - 1, key=partial(off, steps))
             found += [(abs(off(steps, strength)), steps, strength) for strength in STRENGTHS[above - 1 : above + 1]]
-    except Exception:  # whatever a host, a model or another extension's sampler may raise
-        return usual, USUAL_STRENGTH
+    except Exception as error:  # whatever a host, a model or another extension's sampler may raise
+        return usual, USUAL_STRENGTH, f"the host cannot say how noise falls with this sampling method ({error!r})"
     _, steps, strength = min(found)
-    return steps, strength
+    return steps, strength, ""

@@ -36,7 +36,7 @@ def native_side(p: Any, options: Options) -> int:
     """Pixels per side that the model which is loaded now was made for.
 
     Raises:
-        Refused: if this model cannot be patched.
+        Refused: if this model cannot be patched, or not as asked.
     """
     _, unet_map, situation = _found(p, DISCRETE, hires=False)
     return planning.native_side(options, unet_map, situation)

@@ -1,6 +1,7 @@
 """What a picture's infotext says about HiDiffusion, and how a pasted infotext sets the panel.
 
     HiDiffusion: "RAU-Net until step 8 of 20, MSW-MSA"     what was active in the first (or only) pass
+    HiDiffusion native first: "512x512, then ..."          the passes, where Native first made two of one
     HiDiffusion hires: ...                                 what was active in the hires pass
     HiDiffusion refused: ...                               why nothing could be done, or no more from a step on
     HiDiffusion T1: 0.5                                    every setting that was not at its default
@@ -19,17 +20,21 @@ from ..core.options import SETTINGS, OptionError, Options, Setting, plain
 
 FIRST_PASS = "HiDiffusion"
 HIRES_PASS = "HiDiffusion hires"
+NATIVE_FIRST = "HiDiffusion native first"
 REFUSED = "HiDiffusion refused"
 VERSION = "HiDiffusion version"
 
 SETTING_KEYS = {name: f"HiDiffusion {setting.key}" for name, setting in SETTINGS.items() if name != "enabled"}
-"""Setting name -> infotext key; that HiDiffusion was enabled is told by the keys above."""
+"""Setting name -> infotext key; that HiDiffusion was enabled is told by `WHAT_WAS_DONE`."""
 
-ALL_KEYS = [FIRST_PASS, HIRES_PASS, REFUSED, *SETTING_KEYS.values(), VERSION]
+WHAT_WAS_DONE = [NATIVE_FIRST, FIRST_PASS, HIRES_PASS]
+"""The keys of which each says that HiDiffusion was enabled."""
+
+ALL_KEYS = [*WHAT_WAS_DONE, REFUSED, *SETTING_KEYS.values(), VERSION]
 
 
 class Expected(str):
-    """A description of a pass that has not begun."""
+    """A description of a pass, or of passes, not yet begun."""
 
 
 def forget(params: dict[str, Any]) -> None:
@@ -43,7 +48,17 @@ def write_active(params: dict[str, Any], options: Options, description: str, *, 
     if not description:
         clear(params, hires=hires)
         return
-    params[HIRES_PASS if hires else FIRST_PASS] = description
+    _write(params, HIRES_PASS if hires else FIRST_PASS, options, description)
+
+
+def write_native_first(params: dict[str, Any], options: Options, passes: str) -> None:
+    """Notes which passes Native first made of a job's one, whatever is active in them; none: nothing is noted."""
+    if passes:
+        _write(params, NATIVE_FIRST, options, passes)
+
+
+def _write(params: dict[str, Any], key: str, options: Options, text: str) -> None:
+    params[key] = text
     for name, value in options.changed().items():
         if name in SETTING_KEYS:
             params[SETTING_KEYS[name]] = str(value)
@@ -63,15 +78,20 @@ def add_refused(params: dict[str, Any], reason: str) -> None:
 
 def take_back(params: dict[str, Any]) -> list[bool]:
     """Takes back what is still only expected; the passes it was expected of, as `hires=` has them."""
-    found = [key == HIRES_PASS for key in (FIRST_PASS, HIRES_PASS) if isinstance(params.get(key), Expected)]
-    for hires in found:
-        clear(params, hires=hires)
-    return found
+    expected = [key for key in WHAT_WAS_DONE if isinstance(params.get(key), Expected)]
+    for key in expected:
+        del params[key]
+    _clear_settings(params)
+    return [key == HIRES_PASS for key in expected]
 
 
 def clear(params: dict[str, Any], *, hires: bool) -> None:
     """Takes back what was noted for a pass; the settings go when no pass is left."""
     params.pop(HIRES_PASS if hires else FIRST_PASS, None)
+    _clear_settings(params)
+
+
+def _clear_settings(params: dict[str, Any]) -> None:
     if not _active(params):
         for key in (*SETTING_KEYS.values(), VERSION):
             params.pop(key, None)
@@ -93,7 +113,7 @@ def reader(setting: Setting) -> Callable[[Mapping[str, str]], Any]:
 
 
 def _active(params: Mapping[str, Any]) -> bool:
-    return FIRST_PASS in params or HIRES_PASS in params
+    return any(key in params for key in WHAT_WAS_DONE)
 
 
 def _value(setting: Setting, text: str | None) -> Any:

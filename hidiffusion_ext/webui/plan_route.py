@@ -23,7 +23,7 @@ from modules import processing, sd_models, sd_samplers_common, ui
 from ..core import Method, OptionError, Options, Refused, Schedule
 from ..core.options import SETTINGS, Setting, quoted
 from ..core.sizes import CELL
-from ..hosts.native_first import arrange
+from ..hosts.native_first import arrangement
 from ..hosts.schedules import asked_schedule, hires_latent, hires_steps, in_hires_pass
 from .plan_view import PlannedPass, view
 
@@ -128,8 +128,8 @@ def _answer(query: Mapping[str, str]) -> dict[str, Any]:
     job.applied_old_hires_behavior_to, job.truncate_x, job.truncate_y = None, 0, 0
     at_once = None if job.enable_hr else _pass("Picture", job, job.width, job.height, job.steps)
     with suppress(Refused):  # said in the view
-        if options.method is Method.NATIVE_FIRST:
-            arrange(job, options)
+        if options.method is Method.NATIVE_FIRST and (arranged := arrangement(job, options)):
+            vars(job).update(arranged.fields)
     if at_once and not job.enable_hr:
         return view(job, options, [at_once])
     return view(job, options, _two_passes(job), at_once)

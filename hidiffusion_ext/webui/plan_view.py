@@ -13,6 +13,8 @@ from ..core.words import describe
 from ..hosts.model import Model
 from ..hosts.passes import plan_pass
 
+OWN_SECOND_PASS = "Its second pass has a strength and steps of its own; to set them yourself, use hires fix."
+
 FAR_SIDES = 3
 FAR = "So large a picture is drawn better with the method Native first."
 """What is said of passes from noise alone whose sides are both so many times the native one: on the demo model their
@@ -99,6 +101,9 @@ def view(job: Any, options: Options, passes: list[PlannedPass], at_once: Planned
         for name, reason in without_effect(options, plans[0]).items()
         if all(name in without_effect(options, plan) for plan in plans)
     }
+    notes = {**_preset_values(plans), **{name: f"Not used: {idle[name]}." for name in idle}}
+    if at_once:
+        notes["method"] = OWN_SECOND_PASS
     return {
         "model": f"{family}{_checkpoint(model)}",
         "refused": "",
@@ -106,7 +111,7 @@ def view(job: Any, options: Options, passes: list[PlannedPass], at_once: Planned
         "speed_up": round(faster, 2),
         "advice": FAR if any(_is_far(plan) for plan in plans) else "",
         "passes": entries,
-        "notes": {**_preset_values(plans), **{name: f"Not used: {idle[name]}." for name in idle}},
+        "notes": notes,
         "without_effect": list(idle),
     }
 

@@ -32,7 +32,7 @@ from ..hosts.compiled import eagerly
 from ..hosts.fallback import falling_back
 from ..hosts.guidance import changed_guidance
 from ..hosts.model import find_model, is_controlled
-from ..hosts.native_first import arrange, ended_early, prepare_prompts, wholly_or_not
+from ..hosts.native_first import arrange, arranged_text, arrangement, ended_early, take_back
 from ..hosts.passes import plan_pass
 from ..hosts.sampling import around_next_pass
 from ..hosts.schedules import hires_latent
@@ -68,8 +68,9 @@ def _changes(plan: Plan, run: Run, begin: torch.Tensor) -> list[Change]:
     return changes
 
 
-class TooLate(Exception):
-    """A job's passes cannot be changed any more; the message says why."""
+def _is_too_old() -> bool:
+    """Whether the host has no hook of a pass."""
+    return not hasattr(scripts.Script, "process_before_every_sampling")
 
 
 class HiDiffusionScript(scripts.Script):
@@ -98,25 +99,31 @@ class HiDiffusionScript(scripts.Script):
         self.infotext_fields = [(c, infotext.reader(setting)) for c, setting in zip(controls, SETTINGS.values())]
         return controls
 
+    def before_process(self, p: Any, *args: Any) -> None:
+        """Takes back what a job, or the one that it is a copy of, was arranged to be when it failed on the way."""
+        take_back(p)
+
     def process(self, p: Any, *args: Any) -> None:
         """Gives the job other passes if its method makes them, before ControlNet fits its pictures to their sizes
         (metadata.ini).
         """
         options = self._options(p, args)
-        if options is None or options.method is not Method.NATIVE_FIRST:
+        if options is None or options.method is not Method.NATIVE_FIRST or _is_too_old():
             return
         try:
-            with wholly_or_not(p):
-                if said := arrange(p, options):
-                    if is_controlled(find_model(p).unet):
-                        raise TooLate(AFTER_CONTROLNET)
-                    prepare_prompts(p)
-                    logger.info("%s", said)
+            arranged = arrangement(p, options)
+            if arranged is None:
+                return
+            if is_controlled(find_model(p).unet):
+                logger.warning("%s", AFTER_CONTROLNET)
+                p.comment(f"HiDiffusion: {AFTER_CONTROLNET}.")
+                return
+            arrange(p, arranged)
+            logger.info("%s", arranged.text)
+            if arranged.guessed:
+                logger.warning("the strength is a guess: %s", arranged.guessed)
         except Refused:  # said when the pass starts
             pass
-        except TooLate as error:
-            logger.warning("%s", error)
-            p.comment(f"HiDiffusion: {error}.")
         except Exception as error:
             logger.error(NOT_YOURS, exc_info=error)
             p.comment(f"HiDiffusion made the picture at once, without a native one first: unexpected: {error!r}.")
@@ -127,9 +134,10 @@ class HiDiffusionScript(scripts.Script):
         options = self._options(p, args)
         if options is None:
             return
-        if not hasattr(scripts.Script, "process_before_every_sampling"):
+        if _is_too_old():
             self._refuse(p, TOO_OLD, hires=False)
             return
+        infotext.write_native_first(p.extra_generation_params, options, infotext.Expected(arranged_text(p)))
         if getattr(p, "firstpass_image", None) is None:  # otherwise an existing picture goes straight to the hires pass
             self._expect(p, options, (p.height // CELL, p.width // CELL), hires=False)
         if getattr(p, "enable_hr", False):
@@ -142,6 +150,7 @@ class HiDiffusionScript(scripts.Script):
             return
         latent: Size = tuple(kwargs["x"].shape[-2:])
         hires = getattr(p, "is_hr_pass", False)
+        infotext.write_native_first(p.extra_generation_params, options, arranged_text(p))
         if not hires:
             infotext.clear(p.extra_generation_params, hires=True)  # expected so far; true once it starts
         began, done, family = False, Done(), None
@@ -203,6 +212,10 @@ class HiDiffusionScript(scripts.Script):
         if options and options.method is Method.NATIVE_FIRST and ended_early(p, (height // CELL, width // CELL)):
             logger.info(ENDED_EARLY, width, height)
 
+    def postprocess(self, p: Any, processed: Any, *args: Any) -> None:
+        """Gives the job back as it was asked for: its pictures and their texts are made."""
+        take_back(p)
+
     def _options(self, p: Any, args: tuple[Any, ...]) -> Options | None:
         """The job's options, or None if HiDiffusion is off or cannot be used as asked."""
         if is_off(args):
@@ -225,8 +238,9 @@ class HiDiffusionScript(scripts.Script):
 
     def _refuse(self, p: Any, reason: str, *, hires: bool) -> None:
         """Says in log, infotext and page why the pass runs unchanged; once per job and reason."""
-        comment = f"HiDiffusion was not used: {reason}."
+        where = " in the second pass" if hires and arranged_text(p) else ""
+        comment = f"HiDiffusion was not used{where}: {reason}."
         if comment not in p.comments:
-            logger.warning("not used: %s", reason)
+            logger.warning("not used%s: %s", where, reason)
             p.comment(comment)
         infotext.write_refused(p.extra_generation_params, reason, hires=hires)

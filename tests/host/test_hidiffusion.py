@@ -260,6 +260,19 @@ def test_the_cells_of_an_xyz_plot_are_the_pictures_of_single_jobs(host: Host) ->
     assert sum("HiDiffusion" not in text for text in infotexts(info)) == 2  # nothing is left of the cell before
 
 
+def test_a_plot_over_methods_leaves_no_hires_fix_behind(host: Host) -> None:
+    size = {**host.size(1024, 768), "steps": 4}
+    methods = ["Native first", "HiDiffusion", "Relay", "Native first"]
+    axes = plot(host, ("[HiDiffusion] Method", ",".join(methods)))
+    _, info = host.txt2img(ON, script_name="X/Y/Z plot", script_args=axes, **size)
+    of_plot = [text for text in infotexts(info) if "Script: " in text]
+    assert not any("Hires" in text or "Denoising" in text for text in of_plot)  # it asks for what its cells were asked
+    cells = [text for text in infotexts(info) if text not in of_plot]
+    singles = {method: host.txt2img({**ON, "method": method}, **size)[1]["infotexts"][0] for method in methods}
+    assert cells[-4:] == [singles[method] for method in methods]
+    assert ["Hires" in singles[method] or "Denoising" in singles[method] for method in methods] == [1, 0, 0, 1]
+
+
 def test_axes_with_choices_and_several_jobs_behind_a_positional_request(host: Host) -> None:
     native = host.native if host.scale < 1 else 0
     arguments = [True, "HiDiffusion", True, True, False, True, "Auto", 0.0, 0.0, "Both", native]
@@ -415,15 +428,24 @@ def test_wrong_arguments_are_refused_with_a_sentence_and_the_picture_is_made(
         assert word in info["infotexts"][0]
 
 
-def test_an_infotext_makes_the_same_picture_again(host: Host) -> None:
+TWO_PASSES = {"hr_sampler_name": None, "hr_scheduler": None, "hr_additional_modules": ["Use same choices"]}
+"""What is sent beside an infotext of two passes (docs/api.md); the last of them is Forge's."""
+
+
+@pytest.mark.parametrize(
+    ("options", "beside"), [({"t1": 0.6, "t2": 0.3, "msw_msa": False}, {}), ({"method": "Native first"}, TWO_PASSES)]
+)
+def test_an_infotext_makes_the_same_picture_again(host: Host, options: dict[str, Any], beside: dict[str, Any]) -> None:
     size = host.size(768, 768)
     try:
         host.webui.generate("txt2img", {"infotext": host.txt2img(**size)[1]["infotexts"][0]})
     except HTTPError:
         pytest.skip("this host fails on every infotext given to its API")
-    images, info = host.txt2img({"enabled": True, "t1": 0.6, "t2": 0.3, "msw_msa": False}, **size)
-    again, info_again = host.webui.generate("txt2img", {"infotext": info["infotexts"][0]})
-    assert said(info_again) == said(info)
+    images, info = host.txt2img({"enabled": True, **options}, **size)
+    again, info_again = host.webui.generate("txt2img", {"infotext": info["infotexts"][0], **beside})
+    told, told_again = said(info), said(info_again)
+    told.pop("HiDiffusion native first", None)  # the second job has hires fix of its own
+    assert told_again == told
     assert same(again, images)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,18 @@ import server
 from client import decode
 from fastapi.testclient import TestClient
 
+from hidiffusion_ext.core import Method, Options, Refused
 from hidiffusion_ext.core.native_first import RESTART_NOISE
+from hidiffusion_ext.core.options import SETTINGS
+from hidiffusion_ext.core.plan import Technique
 from hidiffusion_ext.core.schedule import DISCRETE
+from hidiffusion_ext.hosts import native_first, passes
 from hidiffusion_ext.hosts.native_first import upscalers, usual_upscaler
-from hidiffusion_ext.webui import script
+from hidiffusion_ext.webui import infotext, script
+from hidiffusion_ext.webui.plan_view import OWN_SECOND_PASS
 from hidiffusion_ext.webui.script import AFTER_CONTROLNET, HiDiffusionScript
 from modules import sd_models, shared
+from modules.infotext_utils import parse_generation_parameters
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 LARGE = {"width": 192, "height": 256, "steps": 8}
@@ -59,6 +66,7 @@ def test_a_large_job_is_one_with_hires_fix(client: TestClient) -> None:
     assert said["Hires steps"] in (6, 7)  # its least, or one more
     assert said["HiDiffusion hires"].startswith("MSW-MSA")
     assert said["HiDiffusion Method"] == "Native first"
+    assert said["HiDiffusion native first"] == f"120x160, then 192x256 at a strength of {strength}"
     assert not {"HiDiffusion", "HiDiffusion refused"} & set(said)
     by_hand = {
         **LARGE,
@@ -130,7 +138,7 @@ def test_both_passes_have_the_prompts_that_other_extensions_made(
     assert made(client, {}, **LARGE)[0] == expected
 
 
-@pytest.mark.parametrize("more", [{}, {"hr_additional_modules": None}], ids=["reForge", "Forge"])
+@pytest.mark.parametrize("more", [{}, {"hr_additional_modules": ["old.vae"]}], ids=["reForge", "Forge"])
 def test_the_forge_familys_second_pass_has_the_first_ones_guidance(
     monkeypatch: pytest.MonkeyPatch, client: TestClient, more: dict[str, Any]
 ) -> None:
@@ -141,7 +149,7 @@ def test_the_forge_familys_second_pass_has_the_first_ones_guidance(
     def process(self: Any, p: Any, *args: Any) -> None:
         vars(p).update({"hr_cfg": 1.0, **more})
         original(self, p, *args)
-        jobs.append(p)
+        jobs.append(copy(p))
 
     monkeypatch.setattr(HiDiffusionScript, "process", process)
     assert made(client, {}, **LARGE)[0] == expected
@@ -150,25 +158,51 @@ def test_the_forge_familys_second_pass_has_the_first_ones_guidance(
     assert getattr(job, "hr_additional_modules", None) == (["Use same choices"] if more else None)
 
 
-@pytest.mark.parametrize("what", ["arrange", "prepare_prompts"])
-def test_what_fails_on_the_way_to_it_costs_no_picture(
-    monkeypatch: pytest.MonkeyPatch, client: TestClient, what: str
-) -> None:
+def test_what_fails_on_the_way_to_it_costs_no_picture(monkeypatch: pytest.MonkeyPatch, client: TestClient) -> None:
     expected = made(client, {"method": "HiDiffusion"}, **LARGE)[0]
-    original = getattr(script, what)
+    original = script.arrangement
     jobs: list[Any] = []
 
-    def failing(p: Any, *args: Any) -> None:
+    def failing(p: Any, options: Options) -> None:
         jobs.append(p)
-        original(p, *args)
+        original(p, options)
         raise KeyError("hr_something")
 
-    monkeypatch.setattr(script, what, failing)
+    monkeypatch.setattr(script, "arrangement", failing)
     pictures, told = made(client, {}, **LARGE)
     assert pictures == expected
     (comment,) = jobs[0].comments
     assert "at once, without a native one first: unexpected: KeyError('hr_something')" in comment
     assert not any(key.startswith("Hires") for key in told["extra_generation_params"])
+
+
+REFUSALS = {
+    "the Turbo preset is for SDXL-Turbo, this model is SD1.5": ({"preset": "Turbo"}, None),
+    "TensorRT takes the place": ({}, "unet"),
+}
+
+
+@pytest.mark.parametrize("reason", REFUSALS)
+def test_what_is_refused_is_refused_before_anything_is_arranged(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch, reason: str
+) -> None:
+    settings, lost = REFUSALS[reason]
+    if lost:
+        monkeypatch.setattr(passes, "find_model", raising(Refused(reason)))
+    pictures, told = made(client, settings, **LARGE)
+    assert pictures == made(client, None, **LARGE)[0]
+    assert (told["width"], told["height"]) == (LARGE["width"], LARGE["height"])
+    said = told["extra_generation_params"]
+    assert {key for key in said if key.startswith(("HiDiffusion", "Hires"))} == {"HiDiffusion refused"}
+    assert said["HiDiffusion refused"] == reason
+    assert plan(client, **settings, **LARGE)["refused"] == reason
+
+
+def raising(error: Exception) -> Any:
+    def function(*_: Any, **__: Any) -> None:
+        raise error
+
+    return function
 
 
 def test_a_controlnet_that_came_first_leaves_one_pass(client: TestClient, caplog: pytest.LogCaptureFixture) -> None:
@@ -186,10 +220,59 @@ def test_a_controlnet_that_came_first_leaves_one_pass(client: TestClient, caplog
     assert told["extra_generation_params"]["HiDiffusion"].startswith("RAU-Net")
 
 
-def test_a_hires_prompt_counts(client: TestClient) -> None:
-    pictures, _ = made(client, {}, **LARGE, hr_prompt="a dog")
-    assert pictures != made(client, {}, **LARGE)[0]
-    assert pictures != made(client, {}, **LARGE, prompt="a dog")[0]
+IDLE = {
+    "possible": {
+        "hr_prompt": "a dog",
+        "hr_negative_prompt": "a bird",
+        "hr_sampler_name": "DDIM",
+        "hr_scheduler": "Karras",
+        "hr_checkpoint_name": "tiny-sdxl",
+        "hr_upscaler": "Nearest",
+        "hr_second_pass_steps": 2,
+        "hr_scale": 3,
+        "hr_resize_x": 64,
+        "denoising_strength": 0.9,
+    },
+    "gone": {"hr_sampler_name": "DPM++ 2M Karras", "hr_checkpoint_name": "gone", "hr_upscaler": "gone"},
+}
+
+
+@pytest.mark.parametrize("idle", IDLE)
+def test_what_counts_for_nothing_without_hires_fix_counts_for_nothing(client: TestClient, idle: str) -> None:
+    assert made(client, {}, **LARGE, **IDLE[idle]) == made(client, {}, **LARGE)
+
+
+def test_a_second_pass_with_nothing_left_in_it(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As with token merging in it: the picture is made in two passes all the same, says so, and pastes back."""
+    reason = "no MSW-MSA because token merging is on"
+    monkeypatch.setattr(passes, "conflicts", lambda *_: {Technique.MSW_MSA: "token merging is on"})
+    pictures, told = made(client, {}, **LARGE)
+    said = told["extra_generation_params"]
+    assert said["HiDiffusion refused"] == reason
+    assert said["HiDiffusion native first"].startswith("120x160, then 192x256 at a strength of ")
+    assert (said["HiDiffusion Method"], said["HiDiffusion Native size"]) == ("Native first", "128")
+    assert "HiDiffusion hires" not in said
+    pasted = parse_generation_parameters(told["infotexts"][0])
+    panel = {name: infotext.reader(setting)(pasted) for name, setting in SETTINGS.items()}
+    assert Options(**panel) == Options(enabled=True, method=Method.NATIVE_FIRST, native_size=128)
+    same = {"infotext": told["infotexts"][0], "hr_sampler_name": None, "hr_scheduler": None}
+    answer = client.post("/sdapi/v1/txt2img", json=same)  # as docs/api.md has it
+    assert answer.status_code == 200
+    assert [decode(text).convert("RGB").tobytes() for text in answer.json()["images"]] == [p for _, p in pictures]
+    first, second = plan(client, **LARGE)["passes"]
+    assert first["text"].startswith("nothing to do at 120x160")
+    assert second["text"] == reason
+
+
+def test_a_strength_that_is_a_guess_is_told_so(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(native_first, "asked_schedule", raising(LookupError("no such levels")))
+    _, told = made(client, {}, **LARGE)
+    said = told["extra_generation_params"]
+    assert said["HiDiffusion native first"] == "120x160, then 192x256 at a strength of 0.35 (a guess)"
+    assert "the strength is a guess: the host cannot say" in caplog.text
+    assert "no such levels" in caplog.text
 
 
 def test_a_batch_is_that_of_the_same_hires_fix(client: TestClient) -> None:
@@ -217,7 +300,9 @@ def test_the_plan_shows_both_passes_and_the_whole_jobs_work(client: TestClient) 
         ("First pass", 128, 20),
         ("Hires pass", 256, pytest.approx(6, abs=1)),
     ]
+    assert told["notes"]["method"] == OWN_SECOND_PASS
     at_once = plan(client, width=256, height=256, steps=20, method="HiDiffusion")
+    assert "method" not in at_once["notes"]
     assert told["speed_up"] > at_once["speed_up"] > 1
     assert plan(client, width=128, height=128)["mark"] == "nothing to do"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -16,6 +17,16 @@ from modules.processing_job import (
 )
 from modules.sd_samplers_common import images_tensor_to_samples
 from modules.shared import state
+
+
+def _unless_same(own: str, first: str) -> Callable:
+    """An entry of the infotext: a prompt of the hires pass where it is another one than the first pass's."""
+
+    def entry(p, index, **texts):
+        prompt = getattr(p, own)[index]
+        return None if prompt == texts[first] else prompt
+
+    return entry
 
 
 @dataclass(repr=False)
@@ -68,6 +79,8 @@ class StableDiffusionProcessingTxt2Img(StableDiffusionProcessing):
             extra["Hires checkpoint"] = self.hr_checkpoint_info.short_title
         if self.hr_sampler_name not in (None, self.sampler_name):
             extra["Hires sampler"] = self.hr_sampler_name
+        extra["Hires prompt"] = _unless_same("all_hr_prompts", "prompt_text")
+        extra["Hires negative prompt"] = _unless_same("all_hr_negative_prompts", "negative_prompt")
         extra["Hires schedule type"] = None  # the sampler may fill it in
         self.hr_scheduler = self.hr_scheduler or self.scheduler
         mode = shared.latent_upscale_default_mode if self.hr_upscaler is None else self.hr_upscaler
@@ -150,8 +163,10 @@ class StableDiffusionProcessingTxt2Img(StableDiffusionProcessing):
     def setup_prompts(self):
         super().setup_prompts()
         if self.enable_hr:
-            self.all_hr_prompts = self._one_per_image(self.hr_prompt or self.prompt)
-            self.all_hr_negative_prompts = self._one_per_image(self.hr_negative_prompt or self.negative_prompt)
+            self.hr_prompt = self.hr_prompt or self.prompt
+            self.hr_negative_prompt = self.hr_negative_prompt or self.negative_prompt
+            self.all_hr_prompts = self._one_per_image(self.hr_prompt)
+            self.all_hr_negative_prompts = self._one_per_image(self.hr_negative_prompt)
 
     def calculate_hr_conds(self):
         if self.hr_c is None:

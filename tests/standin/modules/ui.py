@@ -86,6 +86,10 @@ HIRES_FIELDS = {
         lambda tab: gr.Slider(0, 4096, 0, step=8, label="Resize height to", elem_id="txt2img_hr_resize_y"),
     ),
 }
+HIRES_SAMES = [
+    ("Hires sampler", "hr_sampler_name", "Use same sampler"),
+    ("Hires schedule type", "hr_scheduler", "Use same scheduler"),
+]
 DENOISE = {
     "denoising_strength": (
         "Denoising strength",
@@ -148,6 +152,9 @@ def _create_tab(tab: str) -> None:
                 api="enable_hr",
             )
         )
+        for label, api, same in HIRES_SAMES:  # the page takes these words for nothing, the API does not
+            shown = gr.Textbox(value=same, visible=False)
+            fields.append(PasteField(shown, lambda d, label=label, same=same: d.get(label, same), api=api))
     runner.prepare_ui()
     script_inputs = runner.setup_ui()
     gallery = gr.Gallery(label="Output", elem_id=f"{tab}_gallery")
