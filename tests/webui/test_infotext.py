@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hidiffusion_ext import __version__
-from hidiffusion_ext.core import Options
+from hidiffusion_ext.core import Method, Options
 from hidiffusion_ext.core.options import SETTINGS, plain
 from hidiffusion_ext.webui import infotext
 from modules import scripts
@@ -137,3 +137,26 @@ def test_a_pass_that_is_taken_back_takes_its_settings_along() -> None:
     assert params == {"Steps": 20, "HiDiffusion refused": "no UNet"}
     infotext.forget(params)
     assert params == {"Steps": 20}
+
+
+def test_passes_of_native_first_are_told_whatever_is_active_in_them() -> None:
+    params: dict[str, Any] = {}
+    value = Options(enabled=True, method=Method.NATIVE_FIRST)
+    infotext.write_native_first(params, value, "512x512, then 1024x1024 at a strength of 0.4")
+    infotext.write_active(params, value, "", hires=False)
+    infotext.write_refused(params, "token merging is on", hires=True)
+    assert params["HiDiffusion Method"] == "Native first"
+    assert infotext.reader(SETTINGS["enabled"])(params) is True
+    infotext.forget(params)
+    assert params == {}
+    infotext.write_native_first(params, value, "")
+    assert params == {}
+
+
+def test_what_was_only_expected_is_taken_back_with_its_settings() -> None:
+    params: dict[str, Any] = {}
+    value = Options(enabled=True, method=Method.NATIVE_FIRST)
+    infotext.write_native_first(params, value, infotext.Expected("512x512, then 1024x1024 at a strength of 0.4"))
+    infotext.write_active(params, value, infotext.Expected("MSW-MSA"), hires=True)
+    assert infotext.take_back(params) == [False, True]
+    assert params == {}
