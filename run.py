@@ -1,8 +1,10 @@
-"""Two commands for a fresh machine with nothing but Python 3.10 to 3.14:
+"""Three commands for a fresh machine with nothing but Python 3.10 to 3.14:
 
     python run.py demo    samples a picture with and without HiDiffusion, no WebUI needed
     python run.py test    runs every check that needs no WebUI and no GPU; from Python 3.13 on those of the core alone,
                           as the WebUI's page is made with packages that are not made for it
+    python run.py test --device cuda
+                          tries a graphics card (or mps, on a Mac) in ten minutes, and makes a table for an issue
 
 Each makes `.venv` and installs what it needs the first time, and starts at once after that.
 """
@@ -83,7 +85,9 @@ def test(arguments: list[str]) -> int:
 
     The tests' models are so small that a second thread only costs, on a busy machine fifteen times as much.
     """
-    if arguments:
+    if arguments and arguments[0].startswith("--device"):
+        checks = [("tests of the card", ["pytest", "tests/card", *arguments])]
+    elif arguments:
         checks = [("tests", ["pytest", *arguments])]
     elif HAS_PAGE:
         checks = CHECKS

@@ -87,7 +87,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--sizes", nargs="+", type=_size, default=[(1024, 1024)], metavar="WIDTHxHEIGHT")
     parser.add_argument("--batches", nargs="+", type=int, default=[1])
     parser.add_argument("--dtype", choices=list(DTYPES), default="fp32")
-    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--device", choices=["cpu", "cuda", "mps"], default="cpu")
     parser.add_argument("--steps", type=int, default=50, help="of the pass that is put together from the phases")
     parser.add_argument("--repeats", type=int, default=3, help="how often each call is timed; 0: once, unwarmed")
     parser.add_argument("--methods", nargs="+", default=["*"], help="patterns; what they are compared with always runs")

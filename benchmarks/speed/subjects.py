@@ -10,7 +10,6 @@ from functools import cache, cached_property, partial
 from typing import Any
 
 import hidiffusion.hidiffusion as official_code
-import tomesd
 import torch
 from ldm.modules.diffusionmodules.util import GroupNorm32
 from torch import nn
@@ -151,6 +150,18 @@ def carried_out(unet: nn.Module, plan: Plan, timesteps: list[float]) -> Generato
         yield run
 
 
+@contextmanager
+def made_on(device: str, dtype: torch.dtype) -> Generator[None]:
+    """While open, modules are made where and as they are needed: not every card holds SDXL in single precision."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        with torch.device(device):
+            yield
+    finally:
+        torch.set_default_dtype(before)
+
+
 def in_precision(unet: nn.Module, dtype: torch.dtype) -> nn.Module:
     """The ldm UNet with weights of this type, as the hosts have it: ldm's own group norms stay in single precision."""
     unet.to(dtype)
@@ -177,7 +188,8 @@ class Subject:
     def __init__(self, setting: Setting) -> None:
         self.setting = setting
         self.shape = MODELS[setting.model]
-        self.unet = in_precision(ldm_unet(self.shape).to(setting.device), setting.dtype)
+        with made_on(setting.device, setting.dtype):
+            self.unet = in_precision(ldm_unet(self.shape), setting.dtype)
         self.counter = OperationCounter(self.shape, setting)
         factory: dict[str, Any] = {"device": setting.device, "dtype": setting.dtype}
         self.x = torch.randn(setting.batch, 4, *setting.latent, **factory)
@@ -279,6 +291,8 @@ class Subject:
 
     @contextmanager
     def _token_merging(self) -> Generator[None, None, None]:
+        import tomesd
+
         wrapper, model = nn.Module(), nn.Module()
         wrapper.diffusion_model, model.model = self.unet, wrapper
         tomesd.apply_patch(model, ratio=0.5)

@@ -46,7 +46,7 @@ class Timing:
 def time_once(methods: Sequence[Method], device: str) -> list[Timing]:
     """One call of every phase of every method, where a call takes minutes: not warmed up, and no memory is counted."""
     jobs = [(method, phase) for method in methods for phase in method.phases]
-    return [Timing(*job, (_timed(*job, device),), None) for job in tqdm(jobs, unit="call")]
+    return [Timing(*job, (timed(*job, device),), None) for job in tqdm(jobs, unit="call")]
 
 
 @torch.inference_mode()
@@ -62,19 +62,21 @@ def time_in_turns(methods: Sequence[Method], repeats: int, device: str) -> list[
             with method.open() as run, memory[index]:
                 method.call(phase.step, run)
         else:
-            seconds[index].append(_timed(method, phase, device))
+            seconds[index].append(timed(method, phase, device))
     return [Timing(*job, tuple(seconds[index]), memory[index].peak) for index, job in enumerate(jobs)]
 
 
-def _timed(method: Method, phase: Phase, device: str) -> float:
+def timed(method: Method, phase: Phase, device: str) -> float:
+    """Seconds of one call."""
     with method.open() as run:
-        _finish(device)
+        finish(device)
         started = time.perf_counter()
         method.call(phase.step, run)
-        _finish(device)
+        finish(device)
         return time.perf_counter() - started
 
 
-def _finish(device: str) -> None:
-    if device == "cuda":
-        torch.cuda.synchronize()
+def finish(device: str) -> None:
+    """Waits until the device has done what it was given."""
+    if device != "cpu":
+        getattr(torch, device).synchronize()
