@@ -10,7 +10,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from leftovers import STEPS, UNETS, call, snapshot
+from leftovers import STEPS, UNETS, call
+from snapshot import snapshot
 from torch import nn
 from unets import inputs, tiny_unet, uniform_timesteps
 

@@ -8,7 +8,8 @@ from contextlib import ExitStack
 
 import torch
 from faults import PLACES, Fault, Interrupted, random_options
-from leftovers import STEPS, UNETS, call, snapshot
+from leftovers import STEPS, UNETS, call
+from snapshot import snapshot
 from unets import uniform_timesteps
 
 from hidiffusion_ext.core import (
