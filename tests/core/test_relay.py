@@ -81,18 +81,21 @@ def test_a_perfect_answer_becomes_the_enlarged_clean_latent(v_prediction: bool, 
     torch.testing.assert_close(found, enlarge(clean_small, (32, 32)), atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.parametrize("autocast", [None, torch.float16, torch.bfloat16])
 @pytest.mark.parametrize(("sigma", "left"), [(14.6, 1.0), (7.0, 7 / 14.6), (7.0, (7 / 14.6) ** 2), (3.0, 0.0)])
-def test_how_much_of_the_first_noise_is_left_is_found(sigma: float, left: float) -> None:
-    """In either order of rows, in a part of them, and not to be mistaken for new noise."""
+def test_how_much_of_the_first_noise_is_left_is_found(sigma: float, left: float, autocast: torch.dtype | None) -> None:
+    """In either order of rows, in a part of them, in half precision, and not to be mistaken for new noise."""
     generator = torch.Generator().manual_seed(0)
     first, new = torch.randn(2, 2, 4, 64, 64, generator=generator)
     clean = enlarge(torch.randn(2, 4, 16, 16, generator=generator), (64, 64))
     beginning = Beginning(14.6, 4)
+    given = autocast or torch.float32
     for row in first:
-        beginning.note(row[None] * 14.6 / (1 + 14.6**2) ** 0.5)
+        beginning.note((row[None] * 14.6 / (1 + 14.6**2) ** 0.5).to(given))
     added = (max(0.0, sigma**2 - (14.6 * left) ** 2)) ** 0.5
     x = ((1 - left) * clean + 14.6 * left * first + added * new) / (1 + sigma**2) ** 0.5
-    found = beginning.found(x)
+    with torch.autocast("cpu", autocast, enabled=autocast is not None):
+        found = beginning.found(x.to(given))
     assert found is not None
     assert beginning.left(found.tolist(), [sigma] * 2) == pytest.approx([left, left], abs=0.02)
     assert beginning.left(found.tolist()[1:], [sigma]) == pytest.approx([left], abs=0.02)
