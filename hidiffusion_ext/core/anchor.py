@@ -35,7 +35,8 @@ def anchored(
     def change(evaluation: Evaluation) -> torch.Tensor:
         nonlocal wanted
         guided = evaluation.guided
-        if guided.shape != wanted.shape:  # another extension evaluates parts of the picture, or several at once
+        # Another extension may evaluate parts of the picture, or several pictures at once.
+        if run.sizes is None or guided.shape != wanted.shape:
             return guided
         run.did(Work.ANCHOR)
         noise = [levels.noise(timestep) for timestep in run.last_timesteps(len(guided))]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import ExitStack, contextmanager
 from typing import Any, cast
 
@@ -13,6 +13,7 @@ from torch import nn
 from . import control, dispersion, patching, raunet, redilation, relay, windows
 from .arithmetic import per_row
 from .done import Done, Work
+from .geometry import kept_to
 from .options import WindowShift
 from .plan import Plan, Redilation, Stage, WindowSite
 from .resizing import bilinear
@@ -43,6 +44,7 @@ class Run:
     def __init__(self, schedule: Schedule, generator: torch.Generator | None = None, done: Done | None = None) -> None:
         self.schedule = schedule
         self.generator = generator
+        self._drawn: list[list[int]] = []
         self.done = done or Done()
         self.timesteps: list[float] = []
         self.strided = self.pooled = self.damped = self.is_base = False
@@ -67,6 +69,22 @@ class Run:
     def did(self, work: Work) -> None:
         """Notes that something is done in the current call."""
         self.done.note(work, self.timestep)
+
+    def random_index(self, site: int, sites: int) -> int:
+        """The number of a random window shift at one of so many sites in the current step, the same in all its calls.
+
+        They are drawn step by step and site by site, as a sampler comes to them that calls the UNet once a step.
+        """
+        assert self.generator is not None
+        while len(self._drawn) <= self.step:
+            self._drawn.append([windows.random_index(self.generator) for _ in range(sites)])
+        return self._drawn[self.step][site]
+
+    def mark(self) -> Callable[[], None]:
+        """What puts the current call's state back, after others have called the UNet."""
+        of_the_pass = {"schedule", "generator", "_drawn", "done", "is_base"}
+        state = {name: value for name, value in vars(self).items() if name not in of_the_pass}
+        return lambda: vars(self).update(state)
 
     @contextmanager
     def base_evaluation(self) -> Generator[None, None, None]:
@@ -157,7 +175,11 @@ def _stride(stack: ExitStack, unet: nn.Module, plan: Plan, run: Run) -> None:
         run.did(Work.STRIDED)
         return raunet.STRIDED_CONV
 
+    def check(x: torch.Tensor) -> torch.Tensor:
+        return kept_to(x, run.sizes.inside[plan.strided.block]) if run.strided and run.sizes else x
+
     patching.swap_attributes(stack, unet.get_submodule(name), attributes)
+    patching.change_output(stack, unet.get_submodule(name), check)
 
 
 def _pool(stack: ExitStack, unet: nn.Module, plan: Plan, run: Run) -> None:
@@ -252,13 +274,19 @@ def _redilate(stack: ExitStack, unet: nn.Module, run: Run, site: Redilation, sea
             return x
         run.did(Work.REDILATED)
         x = bilinear(x, redilation.input_size(size, current), seamless)
-        return dispersion.dispersed_input(x) if site.dispersed else x
+        if not site.dispersed:
+            return x
+        run.did(Work.DISPERSED)
+        return dispersion.dispersed_input(x)
 
     def attributes() -> dict[str, Any]:
         return {} if current is None else redilation.dilated_attributes(current, reach=2 if site.dispersed else 1)
 
     def bring_back(x: torch.Tensor) -> torch.Tensor:
-        return x if current is None else bilinear(x, redilation.output_size(size, conv.stride), seamless)
+        if current is None:
+            return x
+        x = kept_to(x, redilation.output_size(redilation.input_size(size, current), conv.stride))
+        return bilinear(x, redilation.output_size(size, conv.stride), seamless)
 
     patching.change_input(stack, conv, enlarge)
     patching.swap_attributes(stack, conv, attributes)
@@ -285,8 +313,7 @@ def _window(stack: ExitStack, unet: nn.Module, plan: Plan, run: Run, site: Windo
         if plan.window_shift is WindowShift.CYCLE:
             index = windows.cycle_index(run.step, number)
         else:
-            assert run.generator is not None
-            index = windows.random_index(run.generator)
+            index = run.random_index(number, len(plan.windows))
         current = size, windows.window_shift(size, index)
         cut = windows.window_partition(x, *current, plan.unet.seamless)
         run.did(Work.WINDOWS)

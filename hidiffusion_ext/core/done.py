@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable
 from enum import Enum, auto
+from typing import Any
 
+from .plan import Technique
 from .schedule import Schedule
 
 
@@ -16,6 +19,7 @@ class Work(Enum):
     STRIDED = auto()
     POOLED = auto()
     REDILATED = auto()
+    DISPERSED = auto()
     DAMPED = auto()
     WINDOWS = auto()
     ODD_WINDOWS = auto()
@@ -36,6 +40,7 @@ class Done:
         called: The noise of the UNet's calls at the planned size, in the same units.
         met: Whether any call so far was of the planned size; None before the first call.
         cut_short: Whether the pass was ended before its end, so that what is missing may have been to come.
+        left_out: What was left out in the rest of the pass, as it failed; why is told where it did.
         switched_off: Whether the rest of the pass was made without us.
     """
 
@@ -43,6 +48,7 @@ class Done:
         self.least: dict[Work, float] = {}
         self.called = set[float]()
         self.met: bool | None = None
+        self.left_out = set[Technique]()
         self.cut_short = self.switched_off = False
 
     def note(self, work: Work, timestep: float) -> None:
@@ -56,9 +62,13 @@ class Done:
             self.called.add(timestep)
 
     def mark(self) -> Callable[[], None]:
-        """What puts everything back to what it is now."""
-        state = {**vars(self), "least": dict(self.least), "called": set(self.called)}
-        return lambda: vars(self).update(state)
+        """What puts everything back to what it is now, as often as it is asked."""
+
+        def copied(state: dict[str, Any]) -> dict[str, Any]:
+            return {name: copy.copy(value) for name, value in state.items()}
+
+        state = copied(vars(self))
+        return lambda: vars(self).update(copied(state))
 
     def step(self, schedule: Schedule, timestep: float) -> int:
         """The step of the pass, from 1, in which the UNet was called with that noise.
@@ -77,4 +87,4 @@ class Done:
 
     def ended_before_the_pass(self, work: Work) -> bool:
         """Whether calls were made without it after it was done for the last time."""
-        return self.switched_off or self.least[work] > min(self.called)
+        return self.switched_off or self.least[work] > min(self.called, default=math.inf)

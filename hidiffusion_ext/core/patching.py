@@ -43,7 +43,7 @@ def change_output(stack: ExitStack, module: nn.Module, change: Callable[[torch.T
 
 
 def swap_attributes(stack: ExitStack, module: nn.Module, attributes: Callable[[], Mapping[str, Any]]) -> None:
-    """Gives the module other attributes for the time of each forward: those that `attributes()` returns for it.
+    """Gives the module other attributes for the time of each forward: those of `attributes()` that it has.
 
     The originals are back when the forward returns or raises, and again, whatever happened, when the stack closes.
     """
@@ -57,8 +57,9 @@ def swap_attributes(stack: ExitStack, module: nn.Module, attributes: Callable[[]
     def swap(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         restore()
         for name, value in attributes().items():
-            originals[name] = getattr(module, name)
-            setattr(module, name, value)
+            if hasattr(module, name):
+                originals[name] = getattr(module, name)
+                setattr(module, name, value)
 
     before_forward(stack, module, swap)
     handle = module.register_forward_hook(restore, always_call=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -37,6 +38,14 @@ class Technique(Enum):
     SPLIT_GUIDANCE = "split guidance"
     ANCHOR = "anchor"
     RELAY = "relay"
+    DISPERSION = "dispersed convolution"
+
+
+GUIDANCE = {Technique.DAMPED_GUIDANCE, Technique.SPLIT_GUIDANCE, Technique.ANCHOR}
+"""What works on guidance."""
+
+FEATURES = {Technique.RAU_NET, Technique.REDILATION, Technique.RELAY}
+"""What a method changes feature maps by."""
 
 
 @dataclass(frozen=True)
@@ -197,6 +206,46 @@ class Plan:
     def guides(self) -> bool:
         """Whether guidance is changed for the whole pass."""
         return self.split_guidance != 1 or self.anchor > 0
+
+    @property
+    def techniques(self) -> set[Technique]:
+        """What is in it."""
+        there = {
+            Technique.RAU_NET: self.strided.span.end or self.pooled.span.end,
+            Technique.REDILATION: self.redilations,
+            Technique.DISPERSION: any(site.dispersed for site in self.redilations),
+            Technique.DAMPED_GUIDANCE: self.damped.end,
+            Technique.RELAY: self.stages,
+            Technique.MSW_MSA: self.windows,
+            Technique.SPLIT_GUIDANCE: self.split_guidance != 1,
+            Technique.ANCHOR: self.anchor,
+        }
+        return {technique for technique, is_there in there.items() if is_there}
+
+    def without(self, technique: Technique) -> Plan:
+        """The plan without dispersed convolution, or without all that a method changes feature maps by."""
+        if technique is Technique.DISPERSION:
+            redilations = tuple(dataclasses.replace(site, dispersed=False) for site in self.redilations)
+            return dataclasses.replace(self, redilations=redilations)
+        return dataclasses.replace(self, strided=Pair(), pooled=Pair(), redilations=(), damped=Span(), stages=())
+
+    def lesser(self) -> list[Plan]:
+        """What to go on with when a call of the UNet fails with the plan, and with the first of them, and so on.
+
+        Neighbours that stumble are most often those that expect something of feature maps' sizes.
+        """
+        plans: list[Plan] = [self]
+        for technique in (Technique.DISPERSION, *FEATURES):
+            if technique in plans[-1].techniques:
+                plans.append(plans[-1].without(technique))
+        return [plan for plan in plans[1:] if plan.techniques]
+
+    def needs_memory(self, schedule: Schedule, timestep: float) -> bool:
+        """Whether a call of the UNet may need more memory with the plan than without: for enlarged inputs and spread
+        kernels, or at full size for what a relay keeps.
+        """
+        redilated = any(schedule.inside(site.span, timestep) for site in self.redilations)
+        return redilated or (bool(self.stages) and self.stage(schedule, timestep) is None)
 
     def sizes(self, *, strided: bool = False, pooled: bool = False, stage: Stage | None = None) -> FeatureSizes:
         """The feature sizes inside a UNet call in which the given pairs are active, or in that stage of a relay."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 
 from .options import Method, Options, Passes, Preset, Refused
-from .plan import Pair, Plan, Situation, Technique, WindowSite, is_large
+from .plan import Plan, Situation, Technique, WindowSite, is_large
 from .planning_hidiffusion import add_raunet
 from .planning_relay import add_relay
 from .planning_scalecrafter import add_redilation
@@ -68,9 +68,10 @@ def make_plan(options: Options, unet: UNetMap, latent: Size, situation: Situatio
         )
     planned = PLANNERS[options.method](options, plan, situation)
     left_out: list[Technique] = []
-    if WORKS_BY[options.method] in situation.conflicts and _changes_features(planned):
-        planned = dataclasses.replace(planned, strided=Pair(), pooled=Pair(), redilations=(), damped=Span(), stages=())
-        left_out.append(WORKS_BY[options.method])
+    for technique in (WORKS_BY[options.method], Technique.DISPERSION):
+        if technique in situation.conflicts and technique in planned.techniques:
+            planned = planned.without(technique)
+            left_out.append(technique)
     if planned.damped.end and Technique.DAMPED_GUIDANCE in situation.conflicts:
         planned = dataclasses.replace(planned, damped=Span())
         left_out.append(Technique.DAMPED_GUIDANCE)
@@ -89,7 +90,7 @@ def make_plan(options: Options, unet: UNetMap, latent: Size, situation: Situatio
         anchor = 0.0
     reasons = tuple(f"{technique.value} because {situation.conflicts[technique]}" for technique in left_out)
     planned = dataclasses.replace(planned, windows=windows, left_out=reasons, split_guidance=split, anchor=anchor)
-    if windows or planned.guides or _changes_features(planned):
+    if planned.techniques:
         return planned
     if reasons:
         text = ", ".join(f"no {what}" for what in reasons)
@@ -124,11 +125,6 @@ def without_effect(options: Options, plan: Plan) -> dict[str, str]:
     if not plan.over_picture:
         found |= dict.fromkeys(("split_guidance", "anchor"), "only in a hires pass or img2img")
     return found
-
-
-def _changes_features(plan: Plan) -> bool:
-    """Whether a planner has anything of its method in the plan."""
-    return bool(plan.redilations or plan.stages or plan.strided.span.end or plan.pooled.span.end)
 
 
 def native_side(options: Options, unet: UNetMap, situation: Situation) -> int:

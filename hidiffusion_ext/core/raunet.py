@@ -8,21 +8,13 @@ import torch
 import torch.nn.functional as F
 
 from .arithmetic import single_precision
+from .geometry import geometry
 from .resizing import bicubic
 from .sizes import Size
 from .unet_map import BORDERED, Axes
 
-STRIDED_CONV: dict[str, Any] = {
-    "stride": (4, 4),
-    "dilation": (2, 2),
-    "padding": (2, 2),
-    "_reversed_padding_repeated_twice": [2, 2, 2, 2],
-}
-"""What the downsampler's own 3x3 convolution (stride 2, dilation 1, padding 1) becomes while active.
-
-Stride 4, dilation 2, padding 2 (official code). The last entry is where circular ("tiling") convolutions
-keep their padding.
-"""
+STRIDED_CONV: dict[str, Any] = geometry(stride=(4, 4), dilation=(2, 2), padding=(2, 2))
+"""What the downsampler's own 3x3 convolution (stride 2, dilation 1, padding 1) becomes while active (official code)."""
 
 
 @single_precision

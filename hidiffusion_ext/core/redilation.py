@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from .geometry import geometry
 from .sizes import Size
 
 Factor = tuple[float, float]
@@ -29,19 +30,12 @@ def factor_at(factor: Factor, step: int, steps: int, *, progressive: bool) -> Fa
 def dilated_attributes(factor: Factor, reach: int = 1) -> dict[str, Any]:
     """What a 3x3 convolution with dilation 1 and padding 1 becomes: dilation D and padding `reach * D` per axis.
 
-    The last entry is where circular ("tiling") convolutions keep their padding.
-
     Args:
         factor: The factor per axis.
         reach: Cells from the kernel's centre to its edge: 1 for 3x3, 2 for a dispersed 5x5 kernel.
     """
     down, across = math.ceil(factor[0]), math.ceil(factor[1])
-    padding = (reach * down, reach * across)
-    return {
-        "dilation": (down, across),
-        "padding": padding,
-        "_reversed_padding_repeated_twice": [padding[1], padding[1], padding[0], padding[0]],
-    }
+    return geometry(dilation=(down, across), padding=(reach * down, reach * across))
 
 
 def input_size(size: Size, factor: Factor) -> Size:

@@ -33,6 +33,8 @@ def split_guidance(run: Run, enlargement: float, ratio: float, seamless: Axes = 
     """
 
     def change(evaluation: Evaluation) -> torch.Tensor:
+        if run.sizes is None:
+            return evaluation.guided
         run.did(Work.SPLIT_GUIDANCE)
         guided = evaluation.guided
         left = [run.schedule.levels.left(timestep) for timestep in run.last_timesteps(len(guided))]

@@ -35,7 +35,7 @@ def cycle_index(step: int, site: int) -> int:
 
 
 def random_index(generator: torch.Generator) -> int:
-    """The paper's choice: each shift with equal probability, drawn anew for every site and call.
+    """The paper's choice: each shift with equal probability, drawn anew for every site and step.
 
     The bounds are those of the official code, which draws one `torch.rand(1)` and compares with .25, .5 and .75.
     """

@@ -55,6 +55,8 @@ def describe(plan: Plan, schedule: Schedule | None = None, *, about: bool = Fals
         return ["about " * about + f"step {step}" for step in steps]
 
     def not_done(technique: Technique, *spans: Span) -> None:
+        if done and technique in done.left_out:
+            return
         if schedule and not any(schedule.steps_inside(span) for span in spans):
             left_out.append(f"{technique.value} because {SETTLED}")
         elif schedule and done and not done.cut_short:
@@ -87,8 +89,11 @@ def describe(plan: Plan, schedule: Schedule | None = None, *, about: bool = Fals
         not_done(Technique.RAU_NET, plan.strided.span, plan.pooled.span)
     dilated = [site.span for site in plan.redilations]
     if end := ends(*((Work.REDILATED, span) for span in dilated)):
-        dispersed = " with dispersed convolution" if any(site.dispersed for site in plan.redilations) else ""
-        parts.append(f"{Technique.REDILATION.value}{dispersed} until {end[-1]}{of}")
+        dispersed = ends(*((Work.DISPERSED, site.span) for site in plan.redilations if site.dispersed))
+        spread = f" with {Technique.DISPERSION.value}" if dispersed else ""
+        if dispersed and dispersed[-1] != end[-1]:
+            spread += f" until {dispersed[-1]} and without it"
+        parts.append(f"{Technique.REDILATION.value}{spread} until {end[-1]}{of}")
     elif dilated:
         not_done(Technique.REDILATION, *dilated)
     if end := ends((Work.DAMPED, plan.damped)):

@@ -131,6 +131,20 @@ def _runs_beside_downsamplers(everything: Everything) -> bool:
     return any(layers & set(getattr(network, "modules", ())) for network in loaded)
 
 
+def _pads_in_its_own_way(everything: Everything) -> bool:
+    """Convolutions whose arithmetic another extension has replaced, with paddings worked out once that it keeps to
+    itself. Asymmetric tiling keeps them on the convolution, where they are followed (`core.geometry`).
+    """
+    blocks = everything.unet_map.inputs
+    downsamplers = [everything.unet.get_submodule(block.down) for block in blocks if block.down]
+    own = [
+        vars(conv)["_conv_forward"]
+        for conv in downsamplers
+        if not hasattr(conv, "paddingX") and "_conv_forward" in vars(conv)
+    ]
+    return any(getattr(forward, "__func__", forward) is not nn.Conv2d._conv_forward for forward in own)
+
+
 def _windows_conflict(unet: nn.Module, unet_map: UNetMap, transformer_options: Mapping[str, Any]) -> str:
     if transformer_options.get("patches", {}).get("attn1_patch"):
         return "another extension changes self-attention"
@@ -216,6 +230,10 @@ IN_FEATURES: dict[str, tuple[tuple[Technique, ...], Callable[[Everything], bool]
     "a LoRA is computed beside a downsampler (setting: old method for Lora)": (
         (Technique.RAU_NET,),
         _runs_beside_downsamplers,
+    ),
+    "another extension pads convolutions in its own way": (
+        (Technique.RAU_NET, Technique.REDILATION),
+        _pads_in_its_own_way,
     ),
 }
 """What the user is told -> what gives way to it, and how it is recognised; of several the first is told."""

@@ -1,11 +1,12 @@
-"""Makes a failed evaluation of the model again without us, and lets the pass go on so.
+"""Makes a failed evaluation of the model again with less of us, or without us, and lets the pass go on so.
 
 Every evaluation goes through one method, `apply_model`: of the model on A1111, of what holds the UNet in the Forge
-family. It is wrapped on that one object for the time of a pass. If it fails, everything that is at work is taken off
-and it is called again with what it was called with. A failure of the host's own then comes again, and is the host's;
-interrupts and a lack of memory are left to it at once.
+family. It is wrapped on that one object for the time of a pass. If it fails, it is called again with what it was called
+with: without what may have failed (`Plan.lesser`), and at last with nothing of ours. A failure of the host's own then
+comes again, and is the host's; interrupts are left to it at once, as is a lack of memory where we need no more of it
+than the host alone. A change of guidance that fails is left out, for it is never needed.
 
-For the second try torch's global random numbers (of the CPU and of the device) are what they were, as are lists and
+For another try torch's global random numbers (of the CPU and of the device) are what they were, as are lists and
 dictionaries among the arguments, which the Forge family empties. Not so what others keep for themselves inside of the
 call: token merging's own generator, a count in another extension's hook. An error that another extension catches by
 itself is never seen here.
@@ -14,89 +15,133 @@ itself is never seen here.
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Collection, Generator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
 import torch
 
-from ..core import Change, Evaluation, Run
+from ..core import Plan, Refused, Run
+from ..core.plan import GUIDANCE, Technique
 from .wrapping import wrap_method
 
-Result = TypeVar("Result")
-Say = Callable[[str, str], None]
-"""(what was raised in one line, its traceback) -> says it"""
+Say = Callable[[Collection[Technique], str, str], None]
+"""(what is left out from now on, what was raised in one line, its traceback) -> says it, and raises nothing"""
+
+Attempt = Callable[[Callable[[], torch.Tensor], torch.Tensor], torch.Tensor]
+"""(a change of guidance, what it is without it) -> the one or, if that fails, the other"""
 
 
 class Fallback:
-    """What is at work in a pass, until something fails.
+    """What is at work in a pass, less of it after each failure.
 
     Args:
-        patches: Holds everything that is at work.
+        patches: Holds what is at work in the UNet.
+        plan: What is to be at work.
+        open_plan: Puts a plan to work.
         run: The pass.
-        say: Called once, when something has been made again without us, successfully.
+        say: Called when something has been made again, successfully.
     """
 
-    def __init__(self, patches: ExitStack, run: Run, say: Say) -> None:
-        self._patches, self._run, self._say = patches, run, say
-        self._at_work = True
+    def __init__(
+        self,
+        patches: ExitStack,
+        plan: Plan,
+        open_plan: Callable[[Plan], AbstractContextManager[Any]],
+        run: Run,
+        say: Say,
+    ) -> None:
+        self._patches, self._open_plan, self._run, self._say = patches, open_plan, run, say
+        self._ways = [plan, *plan.lesser()]
+        self._guides, self._is_changing = True, False
+        patches.enter_context(open_plan(plan))
 
-    def enter(self, patch: AbstractContextManager[Any]) -> None:
-        """Puts something to work."""
-        self._patches.enter_context(patch)
-
-    def guarded(self, change: Change) -> Change:
-        """A change of guidance that is left out from where anything fails on."""
-
-        def changed(evaluation: Evaluation) -> torch.Tensor:
-            if not self._at_work:
-                return evaluation.guided
-            return self._attempt(lambda: change(evaluation), lambda: evaluation.guided, evaluation.guided.device)
-
-        return changed
+    def change(self, make: Callable[[], torch.Tensor], unchanged: torch.Tensor) -> torch.Tensor:
+        """An `Attempt`; after one that failed there is no other in the pass."""
+        if not self._guides or not self._ways:
+            return unchanged
+        restore = self._marks(unchanged.device)
+        self._is_changing = True
+        try:
+            return make()
+        except Exception as error:
+            what, trace = _told(error)
+        finally:
+            self._is_changing = False
+        restore()
+        self._guides = False
+        self._left_out(self._ways[0].techniques & GUIDANCE, what, trace)
+        return unchanged
 
     def evaluate(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """An evaluation of the model."""
-        if not self._at_work:
+        if not self._ways or self._is_changing:
             return original(*args, **kwargs)
         self._run.timesteps = []
         same_args, same_kwargs = _copied(list(args)), _copied(kwargs)
-        device = next(value.device for value in (*args, *kwargs.values()) if isinstance(value, torch.Tensor))
-        return self._attempt(lambda: original(*args, **kwargs), lambda: original(*same_args, **same_kwargs), device)
-
-    def _attempt(self, with_us: Callable[[], Result], without_us: Callable[[], Result], device: torch.device) -> Result:
-        restores = [_random_numbers(device), self._run.done.mark()]
-        try:
-            result = with_us()
-        except Exception as error:
-            if is_out_of_memory(error):
-                raise
-            # As text: the error itself would hold the tensors of the first try during the second.
-            what, trace = _in_one_line(error), "".join(traceback.format_exception(error))
-        else:
-            return result if self._at_work else without_us()
-        for restore in restores:
+        tensors = (value for value in (*args, *kwargs.values()) if isinstance(value, torch.Tensor))
+        restore = self._marks(next((tensor.device for tensor in tensors), torch.device("cpu")))
+        planned, told = self._ways[0].techniques, None
+        while True:
+            try:
+                result = original(*args, **kwargs)
+                break
+            except Exception as error:
+                if not self._ways or (is_out_of_memory(error) and not self._needs_memory()):
+                    raise
+                told = told or _told(error)
             restore()
-        self._at_work = False
+            self._give_way()
+            args, kwargs = _copied(same_args), _copied(same_kwargs)
+        if told:
+            self._left_out(planned - (self._ways[0].techniques if self._ways else set()), *told)
+        return result
+
+    def _marks(self, device: torch.device) -> Callable[[], None]:
+        """What puts back what a call changes, for another one."""
+        restores = [_random_numbers(device), self._run.done.mark()]
+
+        def restore() -> None:
+            for one in restores:
+                one()
+
+        return restore
+
+    def _needs_memory(self) -> bool:
+        return self._ways[0].needs_memory(self._run.schedule, self._run.timestep)
+
+    def _give_way(self) -> None:
+        """Goes on with less, the most that can be put to work."""
         with suppress(Exception):
             self._patches.close()
-        result = without_us()
-        self._run.done.switched_off = self._run.done.cut_short = True
-        self._say(what, trace)
-        return result
+        del self._ways[0]
+        if not self._ways:
+            return
+        try:
+            self._patches.enter_context(self._open_plan(self._ways[0]))
+        except Exception:
+            self._give_way()
+
+    def _left_out(self, what: Collection[Technique], raised: str, trace: str) -> None:
+        done = self._run.done
+        done.left_out |= {*what}
+        if not self._ways:
+            done.switched_off = done.cut_short = True
+        self._say(what, raised, trace)
 
 
 @contextmanager
-def falling_back(evaluator: Any, run: Run, say: Say) -> Generator[Fallback, None, None]:
-    """While open, what is entered on the given object is at work as long as nothing fails.
+def falling_back(
+    evaluator: Any, plan: Plan, open_plan: Callable[[Plan], AbstractContextManager[Any]], run: Run, say: Say
+) -> Generator[Fallback, None, None]:
+    """While open, a plan is at work on the given object as long as nothing fails.
 
     Args:
         evaluator: The object whose `apply_model` evaluates the model.
-        run: The pass.
-        say: See `Fallback`.
+        plan, open_plan, run, say: See `Fallback`.
     """
     with ExitStack() as outer, ExitStack() as patches:
-        fallback = Fallback(patches, run, say)
+        fallback = Fallback(patches, plan, open_plan, run, say)
         wrap_method(outer, evaluator, "apply_model", fallback.evaluate)
         yield fallback
 
@@ -109,9 +154,10 @@ def is_out_of_memory(error: Exception) -> bool:
     return isinstance(error, RuntimeError) and ("out of memory" in text or "alloc" in text)
 
 
-def _in_one_line(error: Exception) -> str:
-    text = f"{type(error).__name__}: {error}".split("\n")[0].rstrip(": ")
-    return text if len(text) <= 120 else text[:117] + "..."
+def _told(error: Exception) -> tuple[str, str]:
+    """An error in one line, and its traceback: as text, for the error holds the tensors of the call that failed."""
+    text = str(error) if isinstance(error, Refused) else f"{type(error).__name__}: {error}".split("\n")[0].rstrip(": ")
+    return text if len(text) <= 120 else text[:117] + "...", "".join(traceback.format_exception(error))
 
 
 def _random_numbers(device: torch.device) -> Callable[[], None]:

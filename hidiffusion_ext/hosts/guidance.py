@@ -3,34 +3,40 @@
 The Forge family has a place for that (`guidance_forge`). A1111's denoiser evaluates the model on rows (conditions
 first, then one unconditional row per picture), in one call or in several, and hands all results to its method
 `combine_denoised` (or `combine_denoised_for_edit_model` for InstructPix2Pix). The calls are noted, so that their last
-rows can be evaluated once more, and the combined result is changed.
+rows can be evaluated once more, and the combined result is changed. Other extensions are handed the same model, and
+evaluate it as well (self-attention guidance and its kin): only the calls of the denoiser itself count.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import replace
-from functools import partial
 from typing import Any, cast
 
 import torch
 from torch import nn
 
-from ..core import Change, Evaluation
+from ..core import Change, Evaluation, Run
+from .fallback import Attempt
 from .guidance_forge import changed_results
 from .model import forge_patcher
 from .wrapping import wrap_method
 
 
-def changed_guidance(sampler: Any, changes: Sequence[Change]) -> AbstractContextManager[None]:
+def changed_guidance(
+    sampler: Any, run: Run, changes: Sequence[Change], attempt: Attempt
+) -> AbstractContextManager[None]:
     """Puts changes around every evaluation with guidance of the sampler's current pass.
 
     Without guidance (CFG scale 1, or the host leaves out the unconditional evaluation) they are not asked.
 
     Args:
         sampler: The job's sampler; `model_wrap_cfg` is its denoiser and that one's `inner_model` what it evaluates.
+        run: The pass.
         changes: What to do, one after the other; with none of them nothing is touched.
+        attempt: Carries them out.
     """
     if not changes:
         return nullcontext()
@@ -43,32 +49,30 @@ def changed_guidance(sampler: Any, changes: Sequence[Change]) -> AbstractContext
     model = sampler.model_wrap_cfg.inner_model
     patcher = forge_patcher(getattr(model, "inner_model", None))
     if patcher is None:
-        return _changed_combinations(sampler.model_wrap_cfg, change)
-    return changed_results(patcher.model_options, change)
+        return _changed_combinations(sampler.model_wrap_cfg, run, change, attempt)
+    return changed_results(patcher.model_options, change, attempt)
 
 
 @contextmanager
-def _changed_combinations(denoiser: Any, change: Change) -> Generator[None, None, None]:
+def _changed_combinations(denoiser: Any, run: Run, change: Change, attempt: Attempt) -> Generator[None, None, None]:
     """`changed_guidance` on A1111."""
     model: nn.Module = denoiser.inner_model
     calls: list[tuple[Any, ...]] = []
-    again = False
+    put_back = run.mark()
 
-    def note(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if not again:
+    def note(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
+        nonlocal put_back
+        if _is_called_by(denoiser):
             calls.append((args, kwargs))
-
-    def evaluate_again(count: int) -> torch.Tensor:
-        nonlocal again
-        again = True
-        try:
-            return _evaluate_last(model, calls, count)
-        finally:
-            again = False
+            put_back = run.mark()
 
     def changed(guided: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
-        count = len(guided)
-        return change(Evaluation(guided, rows[-count:], partial(evaluate_again, count)))
+        def make() -> torch.Tensor:
+            put_back()
+            count = len(guided)
+            return change(Evaluation(guided, rows[-count:], lambda: _evaluate_last(model, calls, count)))
+
+        return attempt(make, guided) if calls else guided
 
     def combine(original: Callable[..., Any], rows: torch.Tensor, conds_list: Any, uncond: Any, scale: float) -> Any:
         guided = original(rows, conds_list, uncond, scale)
@@ -82,11 +86,19 @@ def _changed_combinations(denoiser: Any, change: Change) -> Generator[None, None
         return guided
 
     with ExitStack() as stack:
-        stack.callback(model.register_forward_pre_hook(note, with_kwargs=True).remove)
+        stack.callback(model.register_forward_hook(note, with_kwargs=True).remove)
         wrap_method(stack, denoiser, "combine_denoised", combine)
         if hasattr(denoiser, "combine_denoised_for_edit_model"):
             wrap_method(stack, denoiser, "combine_denoised_for_edit_model", combine_for_edit_model)
         yield
+
+
+def _is_called_by(owner: Any) -> bool:
+    """Whether the module whose hook asks this is called by a method of an object."""
+    frame = sys._getframe(2)  # pyright: ignore[reportPrivateUsage]
+    while frame.f_back and frame.f_code.co_filename == nn.modules.module.__file__:
+        frame = frame.f_back
+    return frame.f_locals.get("self") is owner
 
 
 def _evaluate_last(model: nn.Module, calls: list[tuple[Any, ...]], count: int) -> torch.Tensor:

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from ..core import Change, Evaluation
+from .fallback import Attempt
 
 POST_CFG = "sampler_post_cfg_function"
 
@@ -24,25 +25,30 @@ SAMPLING_MODULES = ("backend.sampling.sampling_function", "ldm_patched.modules.s
 
 
 @contextmanager
-def changed_results(model_options: dict[str, Any], change: Change) -> Generator[None, None, None]:
+def changed_results(model_options: dict[str, Any], change: Change, attempt: Attempt) -> Generator[None, None, None]:
     """`changed_guidance` on the Forge family.
 
     Args:
         model_options: The options of the UNet that the pass uses.
-        change: What to do.
+        change, attempt: See there.
     """
     evaluate = next(sys.modules[name].calc_cond_uncond_batch for name in SAMPLING_MODULES if name in sys.modules)
 
     def changed(args: dict[str, Any]) -> torch.Tensor:
-        guided, found, uncond = args["denoised"], args["uncond_denoised"], args["uncond"]
-        # Without guidance the unconditional rows are not evaluated; the host then says so, or has zeros for them.
-        if uncond is None or not found.any():
-            return guided
+        guided = args["denoised"]
 
-        def again() -> torch.Tensor:
-            return evaluate(args["model"], [], uncond, args["input"], args["sigma"], args["model_options"])[1]
+        def make() -> torch.Tensor:
+            found, uncond = args["uncond_denoised"], args["uncond"]
+            # Without guidance the unconditional rows are not evaluated; hosts then say so, or have zeros for them.
+            if uncond is None or found is None or not found.any():
+                return guided
 
-        return change(Evaluation(guided, found, again))
+            def again() -> torch.Tensor:
+                return evaluate(args["model"], [], uncond, args["input"], args["sigma"], args["model_options"])[1]
+
+            return change(Evaluation(guided, found, again))
+
+        return attempt(make, guided)
 
     before = model_options.get(POST_CFG)
     model_options[POST_CFG] = [changed, *(before or [])]

@@ -7,7 +7,6 @@ applied. The attribute `func` of the sampler object (made anew for a job) is wra
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
 from typing import Any
@@ -17,9 +16,14 @@ from .schedules import pass_schedule
 from .wrapping import wrap_method
 
 OpenContext = Callable[[Schedule], AbstractContextManager[None]]
+Say = Callable[[Exception], None]
+"""Tells of a failure, and raises nothing."""
+
+REQUEST = "hidiffusion_request"
+"""Where a sampler keeps what takes back the request that has not started."""
 
 
-def around_next_pass(sampler: Any, open_context: OpenContext, on_failure: Callable[[Exception], None]) -> None:
+def around_next_pass(sampler: Any, open_context: OpenContext, on_failure: Say, on_unclosed: Say) -> None:
     """Opens `open_context(schedule)` around the sampler's next pass, and takes itself away when the pass ends.
 
     Asked again before the pass starts, only the last request counts. The context is closed however the pass ends. When
@@ -30,41 +34,49 @@ def around_next_pass(sampler: Any, open_context: OpenContext, on_failure: Callab
         open_context: Gets the pass's schedule, in the UNet's own units.
         on_failure: Called if the schedule cannot be read or the context cannot be opened; the pass then runs as if
             this had not been asked for.
+        on_unclosed: Called if closing the context fails, which the pass outlives.
     """
-    func = getattr(sampler, "func", None)
-    if not callable(func):
+    if not callable(getattr(sampler, "func", None)):
         on_failure(TypeError(f"the sampler {type(sampler).__name__} is not made like the WebUI's own"))
         return
     cancel(sampler)
-    func = sampler.func
 
-    @functools.wraps(func)  # samplers look at the signature to see which arguments the function takes
-    def one_pass(*args: Any, **kwargs: Any) -> Any:
+    def one_pass(func: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         cancel(sampler)
+        current = ExitStack()
+
+        def close(*raised: Any) -> None:
+            try:
+                current.__exit__(*raised)
+            except Exception as error:
+                on_unclosed(error)
+
+        def open_anew() -> None:
+            close(None, None, None)
+            try:
+                current.enter_context(open_context(pass_schedule(sampler, kwargs)))
+            except Exception as error:
+                on_failure(error)
+
+        def take_other_model(original: Callable[[], None]) -> None:
+            original()
+            open_anew()
+
         with ExitStack() as outer:
-            current = outer.enter_context(ExitStack())
-
-            def open_anew() -> None:
-                try:
-                    current.close()
-                    current.enter_context(open_context(pass_schedule(sampler, kwargs)))
-                except Exception as error:
-                    on_failure(error)
-
-            def take_other_model(original: Callable[[], None]) -> None:
-                original()
-                open_anew()
-
+            outer.push(close)
             open_anew()
             denoiser = getattr(sampler, "model_wrap_cfg", None)
             if hasattr(denoiser, "update_inner_model"):
                 wrap_method(outer, denoiser, "update_inner_model", take_other_model)
             return func(*args, **kwargs)
 
-    one_pass.hidiffusion_original = func  # type: ignore[attr-defined]
-    sampler.func = one_pass
+    request = ExitStack()
+    wrap_method(request, sampler, "func", one_pass)  # its signature tells samplers which arguments it takes
+    setattr(sampler, REQUEST, request)
 
 
 def cancel(sampler: Any) -> None:
     """Takes back a request whose pass has not started."""
-    sampler.func = getattr(sampler.func, "hidiffusion_original", sampler.func)
+    request: ExitStack | None = vars(sampler).pop(REQUEST, None)
+    if request is not None:
+        request.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
@@ -11,12 +12,13 @@ def wrap_method(stack: ExitStack, owner: Any, name: str, wrapper: Callable[..., 
     """Calls of `owner.name(...)` become `wrapper(original, ...)` until the stack closes.
 
     Only this object is changed. What another program has put around our wrapper in the meantime stays, and then calls
-    the original.
+    the original. The wrapper has the original's signature; the attributes that other programs give theirs stay theirs.
     """
     own = vars(owner).get(name)
     original = getattr(owner, name)
     is_open = True
 
+    @functools.wraps(original, updated=())
     def call(*args: Any, **kwargs: Any) -> Any:
         return wrapper(original, *args, **kwargs) if is_open else original(*args, **kwargs)
 

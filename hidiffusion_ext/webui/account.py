@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Collection, Generator
 from contextlib import contextmanager
 from typing import Any
 
 from ..core import Options, Plan, Run
+from ..core.plan import Technique
 from ..core.words import describe
 from . import infotext
-from .log import logger
+from .log import logger, telling
 
 TILED = "the model was only called at other sizes than the pass's (tiled sampling)"
 NOTHING_YET = "nothing of it, as it was stopped before"
@@ -43,22 +44,30 @@ class Account:
             self._run.done.cut_short = True
             raise
         finally:
-            self._say()
+            with telling():
+                self._say()
 
-    def switched_off(self, what: str, trace: str) -> None:
-        """Says that the rest of the pass is made without us.
+    def left_out(self, what: Collection[Technique], raised: str, trace: str) -> None:
+        """Says that the rest of the pass is made with less of us, or without us.
 
         Args:
-            what: What was raised, in one line.
+            what: What is left out from now on.
+            raised: What was raised, in one line.
             trace: Its traceback.
         """
-        schedule, timestep = self._run.schedule, self._run.timestep
-        reached = timestep < math.inf
-        where = f" in step {self._run.done.step(schedule, timestep)} of {schedule.steps}" if reached else ""
-        reason = f"switched off{where}: the model could not be run with it ({what})"
-        infotext.add_refused(self._p.extra_generation_params, reason)
-        self._p.comment(f"HiDiffusion was {reason}.")
-        logger.error("%s\n%s", reason, trace)
+        with telling():
+            done, schedule, timestep = self._run.done, self._run.schedule, self._run.timestep
+            step = f"step {done.step(schedule, timestep)} of {schedule.steps}" if timestep < math.inf else ""
+            if done.switched_off:
+                reason = "switched off" + f" in {step}" * bool(step)
+                reason += f": the model could not be run with it ({raised})"
+                self._p.comment(f"HiDiffusion was {reason}.")
+            else:
+                names = ", no ".join(technique.value for technique in Technique if technique in what)
+                reason = f"no {names}" + f" from {step} on" * bool(step) + f", as that failed ({raised})"
+                self._p.comment(f"HiDiffusion: {reason}.")
+            infotext.add_refused(self._p.extra_generation_params, reason)
+            logger.error("%s\n%s", reason, trace)
 
     def _say(self) -> None:
         done, params = self._run.done, self._p.extra_generation_params
@@ -67,7 +76,7 @@ class Account:
             infotext.write_active(params, self._options, text, hires=self._hires)
             if text != describe(self._plan, self._run.schedule):
                 logger.info("after the pass: %s", text)
-        elif done.cut_short or self._p.sampler.model_wrap_cfg.step == 0:  # another model from the first step on
+        elif done.cut_short or done.left_out or self._p.sampler.model_wrap_cfg.step == 0:  # another model from then on
             infotext.clear(params, hires=self._hires)
             if done.cut_short:
                 logger.info("after the pass: %s", NOTHING_YET)

@@ -72,8 +72,9 @@ def write_refused(params: dict[str, Any], reason: str, *, hires: bool) -> None:
 
 
 def add_refused(params: dict[str, Any], reason: str) -> None:
-    """Notes that a pass runs unchanged from somewhere on, and why; what was active until then stays noted."""
-    params[REFUSED] = reason
+    """Notes that a pass runs with less, or unchanged, from somewhere on, and why; what was noted so far stays."""
+    noted = params.get(REFUSED)
+    params[REFUSED] = f"{noted}; {reason}" if noted else reason
 
 
 def take_back(params: dict[str, Any]) -> list[bool]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Generator
+from contextlib import contextmanager
 
 from .settings import console_is_on
 
@@ -16,3 +18,14 @@ if not logger.handlers:
     logger.addFilter(lambda record: record.levelno > logging.INFO or console_is_on())
     logger.setLevel(logging.INFO)
     logger.propagate = False
+
+NOT_YOURS = "an error that is not yours; please report it"
+
+
+@contextmanager
+def telling() -> Generator[None, None, None]:
+    """Around what only tells about a job: a failure in it is in the log, and costs the job nothing."""
+    try:
+        yield
+    except Exception as error:
+        logger.error(NOT_YOURS, exc_info=error)

@@ -38,11 +38,10 @@ from ..hosts.sampling import around_next_pass
 from ..hosts.schedules import hires_latent
 from . import infotext
 from .account import Account
-from .log import logger
+from .log import NOT_YOURS, logger, telling
 from .panel import InputAccordion, build_panel
 
 TOO_OLD = "this WebUI is too old for it; AUTOMATIC1111's is new enough from version 1.10 on"
-NOT_YOURS = "an error that is not yours; please report it"
 AFTER_CONTROLNET = (
     "this picture is made in one pass, as ControlNet had fitted its own picture to the whole size before Native first "
     "could ask for a small one"
@@ -178,28 +177,38 @@ class HiDiffusionScript(scripts.Script):
                 return
             run = Run(schedule, torch.Generator().manual_seed(int(p.seeds[0])), done)
             account = Account(p, options, plan, run, lambda reason: self._refuse(p, reason, hires=hires), hires=hires)
-            with falling_back(model.evaluator, run, account.switched_off) as fallback:
-                fallback.enter(eagerly())
-                fallback.enter(hidiffusion(model.unet, plan, run))
-                changes = [fallback.guarded(change) for change in _changes(plan, run, kwargs["x"])]
-                fallback.enter(changed_guidance(p.sampler, changes))
+            changes = _changes(plan, run, kwargs["x"])
+
+            @contextmanager
+            def at_work(plan: Plan) -> Generator[None, None, None]:
+                with eagerly(), hidiffusion(model.unet, plan, run):
+                    yield
+
+            with (
+                falling_back(model.evaluator, plan, at_work, run, account.left_out) as fallback,
+                changed_guidance(p.sampler, run, changes, fallback.change),
+            ):
                 began = True
                 with account.kept():
                     yield
 
         def failed(error: Exception) -> None:
-            reason = str(error)
-            if not isinstance(error, Refused):
-                reason = f"unexpected: {error!r}"
-                logger.error(NOT_YOURS, exc_info=error)
-            if began:
-                reason = f"from the model switch on: {reason}"
-                logger.warning("not used %s", reason)
-                infotext.add_refused(p.extra_generation_params, reason)
-            else:
-                self._refuse(p, reason, hires=hires)
+            with telling():
+                reason = str(error)
+                if not isinstance(error, Refused):
+                    reason = f"unexpected: {error!r}"
+                    logger.error(NOT_YOURS, exc_info=error)
+                if began:
+                    reason = f"from the model switch on: {reason}"
+                    logger.warning("not used %s", reason)
+                    infotext.add_refused(p.extra_generation_params, reason)
+                else:
+                    self._refuse(p, reason, hires=hires)
 
-        around_next_pass(p.sampler, patched, failed)
+        def unclosed(error: Exception) -> None:
+            logger.error(NOT_YOURS, exc_info=error)
+
+        around_next_pass(p.sampler, patched, failed, unclosed)
 
     def postprocess_batch(self, p: Any, *args: Any, images: torch.Tensor, **kwargs: Any) -> None:
         """Takes back what was expected and announced of passes that never began; the pictures' infotext is written

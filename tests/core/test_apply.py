@@ -230,6 +230,22 @@ def test_the_global_random_state_is_neither_read_nor_changed() -> None:
         assert all(torch.equal(a, b) for a, b in zip(*results))
 
 
+def test_random_shifts_do_not_depend_on_how_many_calls_a_step_takes() -> None:
+    unet = tiny_unet()
+    plan = make_plan(Options(native_size=64, window_shift=WindowShift.RANDOM), map_unet(unet), (16, 24))
+    x, context = inputs((16, 24))
+    timesteps = uniform_timesteps(4)
+
+    def called(steps: list[int]) -> list[torch.Tensor]:
+        run = Run(Schedule(timesteps), torch.Generator().manual_seed(1))
+        with torch.inference_mode(), hidiffusion(unet, plan, run):
+            return [unet(x, torch.tensor([timesteps[step]]), context=context) for step in steps]
+
+    once = called([0, 1, 2, 3])
+    again = called([2, 0, 0, 3, 1, 1])
+    assert all(torch.equal(again[number], once[step]) for number, step in enumerate([2, 0, 0, 3, 1, 1]))
+
+
 def test_random_shifts_need_a_generator() -> None:
     unet = UNETS[Family.SD1]
     plan = paper_plan(unet, (32, 32), window_shift="Random")

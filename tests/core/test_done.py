@@ -232,3 +232,37 @@ def test_a_sampler_that_chooses_its_own_steps() -> None:
         if timestep >= ends:
             done.note(Work.STRIDED, timestep)
     assert done.step(schedule, done.least[Work.STRIDED]) == schedule.begun(done.least[Work.STRIDED])
+
+
+def test_guidance_of_calls_of_another_size_is_left_as_it_is() -> None:
+    """As where another extension evaluates the picture in tiles."""
+    plan = planned(Family.SD1, OPTIONS[5])
+    unet, run = UNETS[Family.SD1], Run(Schedule(uniform_timesteps(STEPS)))
+    x, context = inputs((8, 8))
+    guided, uncond = torch.randn(2, 1, 4, *LATENT)
+    changes = [split_guidance(run, 2.0, 2.0), anchored(run, guided + 1, 2.0, 0.5), damped(run)]
+    with torch.inference_mode(), hidiffusion(unet, plan, run):
+        unet(x, torch.tensor([801.0]), context=context)
+        assert all(change(Evaluation(guided, uncond, lambda: uncond)) is guided for change in changes)
+    assert run.done.least == {}
+    assert describe(plan, run.schedule, done=run.done)
+
+
+def test_the_end_of_what_was_done_is_told_without_any_call_of_the_planned_size() -> None:
+    done = Done()
+    done.note(Work.ANCHOR, 500.0)
+    assert not done.ended_before_the_pass(Work.ANCHOR)
+
+
+def test_what_failed_is_not_told_a_second_time_and_dispersion_by_its_own_end() -> None:
+    plan, schedule = planned(Family.SD1, OPTIONS[4]), Schedule(uniform_timesteps(STEPS))
+    done = Done()
+    for timestep in schedule.timesteps:
+        done.note_call(timestep, planned=True)
+        if schedule.inside(plan.redilations[0].span, timestep):
+            done.note(Work.REDILATED, timestep)
+    done.note(Work.DISPERSED, schedule.timesteps[0])
+    done.note(Work.WINDOWS, schedule.timesteps[-1])
+    done.left_out = {Technique.DISPERSION, Technique.DAMPED_GUIDANCE}
+    told = "re-dilation with dispersed convolution until step 1 and without it until step 3 of 5, MSW-MSA"
+    assert describe(plan, schedule, done=done) == told

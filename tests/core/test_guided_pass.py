@@ -21,6 +21,7 @@ from hidiffusion_ext.core import (
 )
 from hidiffusion_ext.core.plan import Technique
 from hidiffusion_ext.core.schedule import DISCRETE
+from hidiffusion_ext.core.sizes import FeatureSizes
 from hidiffusion_ext.core.split_guidance import low_pass, split
 from hidiffusion_ext.core.words import describe
 
@@ -39,7 +40,7 @@ def evaluation(height: int = 12, width: int = 18) -> Evaluation:
 
 def run_at(timestep: float, first: float = 400) -> Run:
     run = Run(Schedule([first, 300, 200, 100, 10]))
-    run.timesteps = [timestep]
+    run.timesteps, run.sizes = [timestep], FeatureSizes((), ())
     return run
 
 

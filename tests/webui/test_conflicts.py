@@ -465,12 +465,32 @@ def self_attention_guidance(unet: LdmUNet) -> None:
     attention.forward = forward
 
 
+def own_padding(unet: LdmUNet) -> None:
+    """Tiling of another kind: the arithmetic of every convolution, with its padding inside."""
+    for conv in unet.modules():
+        if isinstance(conv, nn.Conv2d):
+            padding, stride = conv._reversed_padding_repeated_twice, conv.stride
+
+            def forward(x: Any, weight: Any, bias: Any, padding: Any = padding, stride: Any = stride) -> torch.Tensor:
+                return nn.functional.conv2d(nn.functional.pad(x, padding, mode="circular"), weight, bias, stride)
+
+            conv._conv_forward = forward
+
+
+def asymmetric_tiling_no_more(unet: LdmUNet) -> None:
+    """It puts back PyTorch's own function, and leaves it on the convolution."""
+    for conv in unet.modules():
+        if isinstance(conv, nn.Conv2d):
+            conv._conv_forward = nn.Conv2d._conv_forward.__get__(conv)
+
+
 RAU_NET, BOTH = {Technique.RAU_NET, Technique.RELAY}, {Technique.RAU_NET, Technique.REDILATION, Technique.RELAY}
 TABLE: dict[str, tuple[Callable[[LdmUNet], Any], set[Technique]]] = {
     "another extension resizes features, too": (another_port, BOTH),
     "an IP-Adapter has an effective region mask": (masked_adapter, RAU_NET),
     "another extension reads self-attention in the middle block": (self_attention_guidance, RAU_NET),
     "another extension has put its own self-attention in place": (frames, {Technique.MSW_MSA}),
+    "another extension pads convolutions in its own way": (own_padding, {Technique.RAU_NET, Technique.REDILATION}),
 }
 HAVE_TESTS_ABOVE = {
     CONTROLNET,
@@ -532,6 +552,7 @@ def test_windows_would_mix_frames() -> None:
 @pytest.mark.parametrize(
     "apply",
     [
+        asymmetric_tiling_no_more,
         lambda unet: MaskedAdapter(None).put_on(unet),
         lambda unet: setattr(unet.middle_block[1].transformer_blocks[0].attn1, "__webui_hypertile_params", object()),
     ],

@@ -5,10 +5,12 @@ FALLBACK_CASES=10000 makes it that many.
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import random
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
+from functools import partial
 from typing import Any
 
 import pytest
@@ -19,16 +21,18 @@ from torch import nn
 from unets import inputs, uniform_timesteps
 
 from hidiffusion_ext.core import (
-    Evaluation,
     Family,
+    Options,
+    Plan,
     Run,
     Schedule,
-    WindowShift,
+    Work,
     hidiffusion,
     make_plan,
     map_unet,
 )
 from hidiffusion_ext.core import windows as windows_module
+from hidiffusion_ext.core.plan import Technique
 from hidiffusion_ext.core.words import describe
 from hidiffusion_ext.hosts.fallback import falling_back, is_out_of_memory
 
@@ -60,6 +64,7 @@ def in_the_windows(fault: Fault, unet: nn.Module, stack: ExitStack, choose: rand
     patch.setattr(windows_module, "window_partition", faulty)
 
 
+OUT_OF_MEMORY = THE_HOSTS[:3]
 IN_CALLS = [place for place in PLACES if place.__name__ not in ("while_patching", "while_restoring")]
 
 
@@ -94,14 +99,18 @@ class Case:
         self.seed = number
         with torch.inference_mode():
             self.plain = [self.call(step) for step in range(STEPS)]
-            with self.patches(self.new_run()):
+            with self.patches(self.plan, self.new_run()):
                 self.patched = [self.call(step) for step in range(STEPS)]
+            self.lesser = list[list[torch.Tensor]]()
+            for plan in self.plan.lesser():
+                with self.patches(plan, self.new_run()):
+                    self.lesser.append([self.call(step) for step in range(STEPS)])
 
     def new_run(self) -> Run:
         return Run(Schedule(uniform_timesteps(STEPS)), torch.Generator().manual_seed(self.seed))
 
-    def patches(self, run: Run) -> AbstractContextManager[None]:
-        return hidiffusion(self.unet, self.plan, run)
+    def patches(self, plan: Plan, run: Run) -> AbstractContextManager[None]:
+        return hidiffusion(self.unet, plan, run)
 
     def call(self, step: int) -> torch.Tensor:
         torch.manual_seed(self.seed)
@@ -113,37 +122,45 @@ def test_random_failures_lose_no_picture() -> None:
     choose = random.Random(20261126)
     states = {family: snapshot(unet) for family, unet in UNETS.items()}
     cases = [Case(number, choose) for number in range(SETTINGS_TRIED)]
-    ended = {"unharmed": 0, "without us": 0, "by the host": 0}
+    ended = {"unharmed": 0, "with less": 0, "without us": 0, "by the host": 0}
     for number in range(CASES):
         case, step = choose.choice(cases), choose.randrange(STEPS)
         fault = Fault(choose.choice(OURS * 3 + THE_HOSTS), choose.choice([1, 2, 3, 5, 8, 20, 60, 120]))
-        said: list[tuple[str, str]] = []
+        said: list[tuple[Any, str, str]] = []
         run = case.new_run()
         case.model.calls = 0
         with torch.inference_mode(), ExitStack() as stack, ExitStack() as faults:
-            fallback = stack.enter_context(falling_back(case.model, run, lambda *what: said.append(what)))  # noqa: B023
-            fallback.enter(case.patches(run))
+            patches = partial(case.patches, run=run)
+            stack.enter_context(falling_back(case.model, case.plan, patches, run, lambda *what: said.append(what)))  # noqa: B023
             choose.choice([*IN_CALLS, in_the_windows])(fault, case.unet, faults, choose)
             try:
                 result = case.call(step)
             except fault.error:
                 assert fault.raised
                 assert fault.error in THE_HOSTS
+                assert fault.error not in OUT_OF_MEMORY or not case.plan.needs_memory(run.schedule, run.timestep)
                 ended["by the host"] += 1
             else:
                 faults.close()
                 assert case.model.calls == 1
                 if fault.raised:
-                    assert fault.error in OURS
-                    ((what, trace),) = said
+                    assert fault.error in [*OURS, *OUT_OF_MEMORY]
+                    ((left_out, what, trace),) = said
                     assert what.startswith(fault.error.__name__)
                     assert trace.startswith("Traceback")
                     assert "in __call__" in trace
-                    assert torch.equal(result, case.plain[step]), (number, describe(case.plan))
-                    assert snapshot(case.unet) == states[case.family]  # while the pass goes on
-                    ended["without us"] += 1
+                    assert run.done.left_out == left_out
+                    if lesser := case.plan.lesser():
+                        assert left_out == case.plan.techniques - lesser[0].techniques
+                        assert torch.equal(result, case.lesser[0][step]), (number, describe(case.plan))
+                        ended["with less"] += 1
+                    else:
+                        assert left_out == case.plan.techniques
+                        assert torch.equal(result, case.plain[step]), (number, describe(case.plan))
+                        assert snapshot(case.unet) == states[case.family]  # while the pass goes on
+                        ended["without us"] += 1
                 else:
-                    assert case.plan.window_shift is WindowShift.RANDOM or torch.equal(result, case.patched[step])
+                    assert torch.equal(result, case.patched[step])
                     ended["unharmed"] += 1
         assert vars(case.model).keys() == {"unet", "context", "calls"}
         assert snapshot(case.unet) == states[case.family], number
@@ -151,85 +168,192 @@ def test_random_failures_lose_no_picture() -> None:
     assert all(count > CASES / 20 for count in ended.values()), ended
 
 
-def attempts(fail: Callable[[int], None]) -> tuple[Model, Run, list[Any], Callable[[], torch.Tensor]]:
-    """A model that fails as asked, by the number of the attempt; its run; what is said; one patched evaluation."""
-    x, context = inputs((16, 16))
-    unet = UNETS[Family.SD1]
-    model, said = Model(unet, context), []
-    plan = make_plan(random_options(random.Random(1)), map_unet(unet), (16, 16))
-    run, attempt = Run(Schedule(uniform_timesteps(STEPS)), torch.Generator()), 0
+class Attempts:
+    """Evaluations of a model with a plan, each of which fails as it is asked to.
 
-    def faulty(*_: Any) -> None:
-        nonlocal attempt
-        attempt += 1
-        fail(attempt)
+    Args:
+        fail: Gets the number of the attempt, from 1, and raises or not.
+        options: What the plan is made from.
 
-    def evaluate() -> torch.Tensor:
-        handle = unet.register_forward_hook(faulty)
+    Attributes:
+        plan, run: Of the pass.
+        said: What the fallback says.
+        count: How many attempts there were.
+    """
+
+    def __init__(self, fail: Callable[[int], None], **options: Any) -> None:
+        self._fail, self._unet = fail, UNETS[Family.SD1]
+        self._x, context = inputs((16, 16))
+        self._model = Model(self._unet, context)
+        self.plan = make_plan(Options.from_mapping({"native_size": 64, **options}), map_unet(self._unet), (16, 16))
+        self.run = Run(Schedule(uniform_timesteps(STEPS)), torch.Generator())
+        self.said: list[tuple[Any, str, str]] = []
+        self.count = 0
+
+    def evaluate(self, calls: int = 1) -> list[torch.Tensor]:
+        """That many calls in one pass."""
+
+        def faulty(*_: Any) -> None:
+            self.count += 1
+            self._fail(self.count)
+
+        torch.manual_seed(0)  # the model draws
+        handle = self._unet.register_forward_hook(faulty)
         try:
-            with torch.inference_mode(), falling_back(model, run, lambda *what: said.append(what)) as fallback:
-                fallback.enter(hidiffusion(unet, plan, run))
-                return model.apply_model(x, torch.tensor([900.0]), control={"input": [0.0]})
+            with (
+                torch.inference_mode(),
+                falling_back(
+                    self._model,
+                    self.plan,
+                    lambda plan: hidiffusion(self._unet, plan, self.run),
+                    self.run,
+                    lambda *what: self.said.append(what),
+                ),
+            ):
+                return [
+                    self._model.apply_model(self._x, torch.tensor([900.0]), control={"input": [0.0]})
+                    for _ in range(calls)
+                ]
         finally:
             handle.remove()
 
-    return model, run, said, evaluate
+
+def failing_until(last: int, error: Exception | None = None) -> Callable[[int], None]:
+    def fail(attempt: int) -> None:
+        if attempt <= last:
+            raise error or ValueError("no such size")
+
+    return fail
 
 
 def test_a_failure_of_the_hosts_own_is_the_hosts() -> None:
     def fail(attempt: int) -> None:
-        raise ValueError("ours, perhaps") if attempt == 1 else KeyError("the host's")
+        raise ValueError("ours, perhaps") if attempt < 3 else KeyError("the host's")
 
-    _, run, said, evaluate = attempts(fail)
+    attempts = Attempts(fail)
     with pytest.raises(KeyError) as caught:
-        evaluate()
+        attempts.evaluate()
     assert caught.value.__context__ is None
-    assert said == []
-    assert not run.done.least
+    assert attempts.said == []
+    assert not attempts.run.done.least
 
 
-def test_what_the_failed_call_did_is_not_told() -> None:
-    def fail(attempt: int) -> None:
-        if attempt == 1:
-            raise ValueError("a long story, " * 30 + "\nwith a second line")
-
-    _, run, said, evaluate = attempts(fail)
-    evaluate()
-    assert run.done.switched_off
-    assert not run.done.least
-    assert run.done.met is None
-    assert len(said[0][0]) == 120
-    assert "\n" not in said[0][0]
+def test_what_the_failed_calls_did_is_not_told() -> None:
+    attempts = Attempts(failing_until(2, ValueError("a long story, " * 30 + "\nwith a second line")))
+    attempts.evaluate()
+    assert attempts.run.done.switched_off
+    assert not attempts.run.done.least
+    assert attempts.run.done.met is None
+    ((_, what, _),) = attempts.said
+    assert len(what) == 120
+    assert "\n" not in what
 
 
-@pytest.mark.parametrize("where", ["in the change", "in its evaluation"])
-def test_a_change_of_guidance_that_fails_is_left_out(where: str) -> None:
-    said: list[tuple[str, str]] = []
-    guided = torch.zeros(1, 4, 8, 8)
+DISPERSED = {"method": "ScaleCrafter", "preset": "4x", "dispersion": True}
+MANY = {Technique.REDILATION, Technique.DISPERSION, Technique.DAMPED_GUIDANCE}
 
-    class Evaluator:
-        failing = where == "in its evaluation"
 
-        def apply_model(self, x: torch.Tensor) -> torch.Tensor:
-            failing, self.failing = self.failing, False
-            if failing:
-                raise ValueError("no such size")
-            return x + 1
+@pytest.mark.parametrize(
+    ("options", "failures", "left_out"),
+    [
+        ({}, 1, {Technique.RAU_NET}),
+        ({}, 2, {Technique.RAU_NET, Technique.MSW_MSA}),
+        ({"msw_msa": False}, 1, {Technique.RAU_NET}),
+        ({"rau_net": False}, 1, {Technique.MSW_MSA}),
+        ({"method": "Relay"}, 1, {Technique.RELAY}),
+        (DISPERSED, 1, {Technique.DISPERSION}),
+        (DISPERSED, 2, MANY),
+        (DISPERSED, 3, {*MANY, Technique.MSW_MSA}),
+    ],
+)
+def test_what_may_have_failed_is_left_out_first(
+    options: dict[str, Any], failures: int, left_out: set[Technique]
+) -> None:
+    """As with smoothed energy guidance, which knows one size of a feature map only: windows are kept beside it."""
+    attempts = Attempts(failing_until(failures), **options)
+    second = attempts.evaluate(calls=2)[1]
+    assert attempts.count == failures + 2
+    ((said, what, _),) = attempts.said
+    assert said == left_out
+    assert what == "ValueError: no such size"
+    plans = [
+        plan for plan in [attempts.plan, *attempts.plan.lesser()] if plan.techniques == attempts.plan.techniques - said
+    ]
+    wanted = Attempts(failing_until(0), **options)
+    if plans:
+        (wanted.plan,) = plans
+        assert torch.equal(second, wanted.evaluate(calls=2)[1])
+        assert {*attempts.run.done.least} == {*wanted.run.done.least}
+    else:
+        assert not attempts.run.done.least
+    assert attempts.run.done.switched_off is not bool(plans)
 
-    def change(evaluation: Evaluation) -> torch.Tensor:
-        again = evaluation.uncond_again()
+
+NO_MEMORY = torch.cuda.OutOfMemoryError("CUDA out of memory")
+
+
+@pytest.mark.parametrize(
+    ("options", "left_out"),
+    [({}, None), ({"rau_net": False}, None), ({"method": "Relay"}, None), (DISPERSED, {Technique.DISPERSION})],
+)
+def test_a_lack_of_memory_is_the_hosts_where_we_need_no_more(options: dict[str, Any], left_out: Any) -> None:
+    attempts = Attempts(failing_until(1, NO_MEMORY), **options)
+    if left_out is None:
+        with pytest.raises(torch.cuda.OutOfMemoryError):
+            attempts.evaluate()
+        assert attempts.count == 1
+    else:
+        attempts.evaluate()
+        assert [said for said, *_ in attempts.said] == [left_out]
+
+
+def test_a_lack_of_memory_with_enlarged_inputs_is_tried_without() -> None:
+    attempts = Attempts(failing_until(2, NO_MEMORY), **DISPERSED)
+    attempts.evaluate()
+    assert [said for said, *_ in attempts.said] == [MANY]
+    attempts = Attempts(failing_until(3, NO_MEMORY), **DISPERSED)
+    with pytest.raises(torch.cuda.OutOfMemoryError):
+        attempts.evaluate()
+    assert attempts.count == 3  # windows need no more than the host
+
+
+@pytest.mark.parametrize("where", ["in the change", "in its evaluation", "memory in its evaluation"])
+def test_a_change_of_guidance_that_fails_is_left_out_alone(where: str) -> None:
+    attempts = Attempts(failing_until(0), split_guidance=2.0, anchor=0.5)
+    unet, guided = UNETS[Family.SD1], torch.zeros(1, 4, 16, 16)
+    plan = dataclasses.replace(attempts.plan, split_guidance=2.0, anchor=0.5)
+    said: list[Any] = []
+    model = attempts._model
+    fails = True
+
+    def fail(*_: Any) -> None:
+        if fails:
+            raise NO_MEMORY if "memory" in where else ValueError("no such size")
+
+    def evaluate() -> torch.Tensor:
+        return model.apply_model(guided, torch.tensor([900.0]), control={"input": [0.0]})
+
+    def make() -> torch.Tensor:
         if where == "in the change":
-            raise ValueError("no such size")
-        return again
+            fail()
+        return evaluate()
 
-    evaluator, at_work = Evaluator(), ExitStack()
-    at_work.callback(lambda: said.append(("closed", "")))
-    with falling_back(evaluator, Run(Schedule([500.0])), lambda *what: said.append(what)) as fallback:
-        fallback.enter(at_work)
-        guarded = fallback.guarded(change)
-        for _ in range(2):
-            assert guarded(Evaluation(guided, guided, lambda: evaluator.apply_model(guided))) is guided
-    assert [what for what, _ in said] == ["closed", "ValueError: no such size"]
+    with torch.inference_mode(), ExitStack() as stack:
+        patches = partial(hidiffusion, unet, run=attempts.run)
+        fallback = stack.enter_context(
+            falling_back(model, plan, lambda plan: patches(plan=plan), attempts.run, lambda *what: said.append(what))
+        )
+        handle = unet.register_forward_hook(fail)
+        try:
+            assert fallback.change(make, guided) is guided
+        finally:
+            handle.remove()
+        fails = False
+        assert fallback.change(make, guided) is guided
+        evaluate()
+        assert Work.WINDOWS in attempts.run.done.least
+        assert Work.POOLED in attempts.run.done.least or Work.STRIDED in attempts.run.done.least
+    assert [what for what, *_ in said] == [{Technique.SPLIT_GUIDANCE, Technique.ANCHOR}]
 
 
 def test_a_lack_of_memory_in_every_wording() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,7 +12,7 @@ from torch import nn
 
 from hidiffusion_ext.core import Run, Schedule, damped
 from hidiffusion_ext.hosts.guidance import changed_guidance
-from modules import prompt_parser, sd_samplers_cfg_denoiser, shared
+from modules import prompt_parser, script_callbacks, sd_samplers_cfg_denoiser, shared
 
 SCALE = 5.0
 PROMPTS = {
@@ -28,6 +29,10 @@ SETTINGS: list[dict[str, Any]] = [
 ]
 
 
+def unguarded(make: Callable[[], torch.Tensor], unchanged: torch.Tensor) -> torch.Tensor:
+    return make()
+
+
 class Model(nn.Module):
     """Stands for k-diffusion's wrapper around the model; its answers are easy to foresee, row by row.
 
@@ -35,6 +40,7 @@ class Model(nn.Module):
         rows: (x, sigma, context, image) of all rows of the host's own evaluations, in order.
         base_rows: How many rows the base evaluations had.
         dilated: Whether the base evaluations answer otherwise.
+        wanted: Whether evaluations from sigma 1 on want noise-damped guidance.
     """
 
     def __init__(self, run: Run) -> None:
@@ -42,9 +48,10 @@ class Model(nn.Module):
         self.run = run
         self.rows: list[tuple[torch.Tensor, ...]] = []
         self.base_rows = 0
-        self.dilated = True
+        self.dilated = self.wanted = True
 
     def forward(self, x: torch.Tensor, sigma: torch.Tensor, cond: dict[str, Any]) -> torch.Tensor:
+        self.run.damped = self.wanted and float(sigma.max()) >= 1
         if self.run.is_base:
             self.base_rows += len(x)
         else:
@@ -81,9 +88,8 @@ class Evaluation:
 
     def __init__(self, prompts: list[str], *, wanted: bool = True, dilated: bool = True, scale: float = SCALE) -> None:
         run = Run(Schedule([999.0]))
-        run.damped = wanted
         self.model = Model(run)
-        self.model.dilated = dilated
+        self.model.dilated, self.model.wanted = dilated, wanted
         sampler: Any = SimpleNamespace(sampler_extra_args={}, last_latent=None)
         denoiser = sampler.model_wrap_cfg = Denoiser(sampler)
         denoiser.model = self.model
@@ -101,11 +107,11 @@ class Evaluation:
         self.ordinary = denoiser(*arguments)
         attributes = dict(vars(denoiser))
         denoiser.step = 0
-        with changed_guidance(sampler, [damped(run)]):
+        with changed_guidance(sampler, run, [damped(run)], unguarded):
             self.guided = denoiser(*arguments)
         attributes["step"] = denoiser.step
         assert vars(denoiser) == attributes
-        assert not self.model._forward_pre_hooks
+        assert not self.model._forward_hooks
         x, sigma, context, image = (torch.stack(values) for values in zip(*self.model.rows[-2:]))
         cond = {"c_crossattn": [context], "c_concat": [image]}
         strong, base = (answer(x, sigma, cond, base=base) for base in (False, True))
@@ -160,14 +166,42 @@ def test_instruct_pix2pix() -> None:
     context, image = torch.randn(6, 7, 8).double(), torch.randn(6, 5, 1, 1).double()
     cond = {"c_crossattn": [context], "c_concat": [image]}
 
-    def combine(rows: torch.Tensor, scale: float) -> torch.Tensor:
-        out_cond, out_image, out_uncond = rows.chunk(3)
-        return out_uncond + scale * (out_cond - out_image) + 1.5 * (out_image - out_uncond)
+    class EditDenoiser:
+        inner_model = model
 
-    sampler: Any = SimpleNamespace(model_wrap_cfg=SimpleNamespace(inner_model=model, combine_denoised=None))
-    sampler.model_wrap_cfg.combine_denoised_for_edit_model = combine
-    with changed_guidance(sampler, [damped(run)]):
-        guided = sampler.model_wrap_cfg.combine_denoised_for_edit_model(model(x, sigma, cond=cond), SCALE)
+        def evaluate(self) -> torch.Tensor:
+            return self.combine_denoised_for_edit_model(self.inner_model(x, sigma, cond=cond), SCALE)
+
+        def combine_denoised(self) -> None:
+            """For other models."""
+
+        def combine_denoised_for_edit_model(self, rows: torch.Tensor, scale: float) -> torch.Tensor:
+            out_cond, out_image, out_uncond = rows.chunk(3)
+            return out_uncond + scale * (out_cond - out_image) + 1.5 * (out_image - out_uncond)
+
+    denoiser = EditDenoiser()
+    with changed_guidance(SimpleNamespace(model_wrap_cfg=denoiser), run, [damped(run)], unguarded):
+        guided = denoiser.evaluate()
     difference = answer(x, sigma, cond, base=True) - answer(x, sigma, cond, base=False)
-    torch.testing.assert_close(guided, combine(model(x, sigma, cond=cond), SCALE) + difference[-2:])
-    assert sampler.model_wrap_cfg.combine_denoised_for_edit_model is combine
+    torch.testing.assert_close(guided, denoiser.evaluate() + difference[-2:])
+    assert vars(denoiser) == {}
+
+
+@pytest.mark.usefixtures("host_settings")
+@pytest.mark.parametrize("prompts", PROMPTS.values(), ids=list(PROMPTS))
+def test_rows_that_others_evaluate_are_not_taken_for_the_denoisers(prompts: list[str]) -> None:
+    """As with self-attention guidance, which is handed the model after the denoiser's own calls."""
+
+    def once_more(params: Any) -> None:
+        x, sigma = torch.ones(2, 4, 3, 5).double(), torch.full((2,), 0.5).double()
+        cond = {"c_crossattn": [torch.ones(2, 7, 8)], "c_concat": [torch.ones(2, 5, 1, 1)]}
+        params.inner_model(x, sigma, cond=cond)
+        del params.inner_model.rows[-2:]
+
+    script_callbacks.on_cfg_denoised(once_more)
+    try:
+        evaluation = Evaluation(prompts)
+    finally:
+        script_callbacks.callback_map["callbacks_cfg_denoised"].pop()
+    torch.testing.assert_close(evaluation.guided, evaluation.expected)
+    assert evaluation.model.base_rows == 2

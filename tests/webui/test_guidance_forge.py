@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import sys
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,6 +17,10 @@ from hidiffusion_ext.hosts.guidance import changed_guidance
 
 SCALE = 5.0
 COND, UNCOND = 0, 1
+
+
+def unguarded(make: Callable[[], torch.Tensor], unchanged: torch.Tensor) -> torch.Tensor:
+    return make()
 
 
 class Model:
@@ -111,7 +116,7 @@ class Evaluation:
         patcher = SimpleNamespace(model_options=options)
         forge = SimpleNamespace(forge_objects=SimpleNamespace(unet=patcher))
         sampler = SimpleNamespace(model_wrap_cfg=SimpleNamespace(inner_model=SimpleNamespace(inner_model=forge)))
-        with changed_guidance(sampler, [damped(run)]):
+        with changed_guidance(sampler, run, [damped(run)], unguarded):
             assert options["sampler_post_cfg_function"] is not before.get("sampler_post_cfg_function")
             self.guided = guide(self.model, x, cond, uncond, scale, options)
         assert options == before
@@ -149,6 +154,36 @@ def test_the_list_is_restored_when_a_pass_ends_by_an_error() -> None:
     options: dict[str, Any] = {}
     forge = SimpleNamespace(forge_objects=SimpleNamespace(unet=SimpleNamespace(model_options=options)))
     sampler = SimpleNamespace(model_wrap_cfg=SimpleNamespace(inner_model=SimpleNamespace(inner_model=forge)))
-    with pytest.raises(KeyboardInterrupt), changed_guidance(sampler, [damped(Run(Schedule([999.0])))]):
+    run = Run(Schedule([999.0]))
+    with pytest.raises(KeyboardInterrupt), changed_guidance(sampler, run, [damped(run)], unguarded):
         raise KeyboardInterrupt
     assert options == {}
+
+
+@pytest.mark.parametrize("missing", ["uncond_denoised", "uncond"])
+def test_an_unconditional_result_that_is_none_is_no_guidance(missing: str) -> None:
+    options: dict[str, Any] = {}
+    forge = SimpleNamespace(forge_objects=SimpleNamespace(unet=SimpleNamespace(model_options=options)))
+    sampler = SimpleNamespace(model_wrap_cfg=SimpleNamespace(inner_model=SimpleNamespace(inner_model=forge)))
+    run = Run(Schedule([999.0]))
+    run.damped = True
+    result = torch.randn(2, 4, 3, 5)
+    args = {"denoised": result, "uncond_denoised": result, "uncond": conds(1.0), missing: None}
+    with changed_guidance(sampler, run, [damped(run)], unguarded):
+        (function,) = options["sampler_post_cfg_function"]
+        assert function(args) is result
+
+
+def test_what_fails_in_the_function_is_tried_by_who_guards_it() -> None:
+    options: dict[str, Any] = {}
+    forge = SimpleNamespace(forge_objects=SimpleNamespace(unet=SimpleNamespace(model_options=options)))
+    sampler = SimpleNamespace(model_wrap_cfg=SimpleNamespace(inner_model=SimpleNamespace(inner_model=forge)))
+    run, guided = Run(Schedule([999.0])), torch.randn(2, 4, 3, 5)
+
+    def guard(make: Callable[[], torch.Tensor], unchanged: torch.Tensor) -> torch.Tensor:
+        with pytest.raises(KeyError):
+            make()
+        return unchanged
+
+    with changed_guidance(sampler, run, [damped(run)], guard):
+        assert options["sampler_post_cfg_function"][0]({"denoised": guided}) is guided

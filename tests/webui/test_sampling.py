@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -57,7 +59,7 @@ def test_one_pass_is_wrapped_and_then_nothing_is_left() -> None:
         return "samples"
 
     sampler = fake_sampler(func)
-    around_next_pass(sampler, record, refuse)
+    around_next_pass(sampler, record, refuse, refuse)
     assert sampler.func("model", "x", sigmas=sigmas()) == "samples"
     assert record.events == [("opened", [300.0, 200.0, 100.0]), ("model", "x"), "closed"]
     assert sampler.func is func
@@ -69,7 +71,7 @@ def test_the_context_closes_whatever_ends_the_pass(error: type[BaseException]) -
         raise error
 
     record, sampler = Recorder(), fake_sampler(func)
-    around_next_pass(sampler, record, refuse)
+    around_next_pass(sampler, record, refuse, refuse)
     with pytest.raises(error):
         sampler.func(sigmas=sigmas())
     assert record.events[-1] == "closed"
@@ -88,7 +90,7 @@ def test_another_model_in_the_middle_of_the_pass_opens_the_context_anew() -> Non
     denoiser = sampler.model_wrap_cfg
     denoiser.update_inner_model = lambda: record.events.append("switched")
     original = denoiser.update_inner_model
-    around_next_pass(sampler, record, failures.append)
+    around_next_pass(sampler, record, failures.append, refuse)
     sampler.func(denoiser, sigmas=sigmas())
     opened = ("opened", [300.0, 200.0, 100.0])
     assert record.events == [opened, "first model", "switched", "closed", opened, "second model", "closed"]
@@ -107,7 +109,7 @@ def test_a_model_that_is_refused_after_the_switch_runs_unchanged() -> None:
 
     sampler = fake_sampler(lambda denoiser, *, sigmas: denoiser.update_inner_model())
     sampler.model_wrap_cfg.update_inner_model = lambda: record.events.append("switched")
-    around_next_pass(sampler, open_once, failures.append)
+    around_next_pass(sampler, open_once, failures.append, refuse)
     sampler.func(sampler.model_wrap_cfg, sigmas=sigmas())
     assert record.events[1:] == ["switched", "closed"]
     assert [str(error) for error in failures] == ["refused"]
@@ -116,21 +118,87 @@ def test_a_model_that_is_refused_after_the_switch_runs_unchanged() -> None:
 def test_asked_twice_only_the_last_request_counts() -> None:
     first, second, sampler = Recorder(), Recorder(), fake_sampler(lambda *, sigmas: "samples")
     func = sampler.func
-    around_next_pass(sampler, first, refuse)
-    around_next_pass(sampler, second, refuse)
+    around_next_pass(sampler, first, refuse, refuse)
+    around_next_pass(sampler, second, refuse, refuse)
     sampler.func(sigmas=sigmas())
     assert first.events == []
     assert second.events[-1] == "closed"
-    around_next_pass(sampler, first, refuse)
+    around_next_pass(sampler, first, refuse, refuse)
     cancel(sampler)
     assert sampler.func is func
+
+
+@pytest.mark.parametrize("wrap", [functools.wraps, lambda func: lambda wrapper: wrapper], ids=["named", "bare"])
+def test_what_another_extension_puts_around_a_request_stays(wrap: Any) -> None:
+    """Whether it takes over the attributes of what it wraps, or not."""
+    first, second, asked, sampler = Recorder(), Recorder(), [], fake_sampler(lambda *, sigmas: "samples")
+    around_next_pass(sampler, first, refuse, refuse)
+    ours = sampler.func
+
+    @wrap(ours)
+    def theirs(**kwargs: Any) -> str:
+        asked.append(kwargs)
+        return ours(**kwargs)
+
+    sampler.func = theirs
+    around_next_pass(sampler, second, refuse, refuse)
+    assert sampler.func(sigmas=sigmas()) == "samples"
+    assert len(asked) == 1
+    assert first.events == []
+    assert [event for event in second.events if event == "closed"] == ["closed"]
+    assert sampler.func is theirs
+    around_next_pass(sampler, second, refuse, refuse)
+    cancel(sampler)
+    assert sampler.func is theirs
+    assert sampler.func(sigmas=sigmas()) == "samples"
+    assert second.events.count("closed") == 1
+
+
+def test_a_request_has_no_marks_of_others() -> None:
+    """An extension that finds its own mark on our wrapper would take ours for its own, and ours off."""
+
+    def func(*, sigmas: Any) -> str:
+        return "samples"
+
+    func.theirs = "mark"  # type: ignore[attr-defined]
+    sampler = fake_sampler(func)
+    around_next_pass(sampler, Recorder(), refuse, refuse)
+    assert not hasattr(sampler.func, "theirs")
+    assert inspect.signature(sampler.func) == inspect.signature(func)
+
+
+@pytest.mark.parametrize("error", [None, RuntimeError("the host's"), KeyboardInterrupt()])
+def test_a_context_that_cannot_be_closed_costs_nothing(error: BaseException | None) -> None:
+    unclosed: list[Exception] = []
+
+    @contextmanager
+    def failing(schedule: Schedule) -> Iterator[None]:
+        try:
+            yield
+        finally:
+            raise ValueError("ours")
+
+    def func(*, sigmas: Any) -> str:
+        if error:
+            raise error
+        return "samples"
+
+    sampler = fake_sampler(func)
+    around_next_pass(sampler, failing, refuse, unclosed.append)
+    if error is None:
+        assert sampler.func(sigmas=sigmas()) == "samples"
+    else:
+        with pytest.raises(type(error)) as caught:
+            sampler.func(sigmas=sigmas())
+        assert caught.value is error
+    assert [str(one) for one in unclosed] == ["ours"]
 
 
 @pytest.mark.parametrize("arguments", [{"sigmas": "not a tensor"}, {"timesteps": None}, {}])
 def test_a_schedule_that_cannot_be_read_lets_the_pass_run_unchanged(arguments: dict[str, Any]) -> None:
     record, failures = Recorder(), []
     sampler = fake_sampler(lambda **kwargs: "samples")
-    around_next_pass(sampler, record, failures.append)
+    around_next_pass(sampler, record, failures.append, refuse)
     assert sampler.func(**arguments) == "samples"
     assert record.events == []
     assert len(failures) == 1
@@ -138,7 +206,7 @@ def test_a_schedule_that_cannot_be_read_lets_the_pass_run_unchanged(arguments: d
 
 def test_a_sampler_without_a_function_is_refused() -> None:
     failures: list[Exception] = []
-    around_next_pass(SimpleNamespace(), Recorder(), failures.append)
+    around_next_pass(SimpleNamespace(), Recorder(), failures.append, refuse)
     assert "SimpleNamespace" in str(failures[0])
 
 
@@ -182,7 +250,7 @@ class Pass:
             callback(state)
 
         p.sampler.callback_state = count
-        around_next_pass(p.sampler, self._record, refuse)
+        around_next_pass(p.sampler, self._record, refuse, refuse)
 
     @contextmanager
     def _record(self, schedule: Schedule) -> Iterator[None]:

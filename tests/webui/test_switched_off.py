@@ -11,6 +11,8 @@ import torch
 from job_host import HIRES, SCALECRAFTER, Host
 from leftovers import snapshot
 
+from hidiffusion_ext.webui import account, infotext
+from hidiffusion_ext.webui.log import NOT_YOURS
 from modules import script_callbacks, sd_samplers_common, shared
 
 SIZES = "RuntimeError: Sizes of tensors must match"
@@ -53,7 +55,7 @@ def test_a_first_call_that_fails_gives_the_picture_without_us(
         script_callbacks.callback_map["callbacks_cfg_denoiser"].pop()
     assert pictures == plain
     assert evaluations == counted
-    assert calls == [True] + [False] * (len(calls) - 1)
+    assert calls == [True] * 2 + [False] * (len(calls) - 2)  # all of it, MSW-MSA alone, nothing
     assert snapshot(shared.sd_model.model.diffusion_model) == state
     assert "apply_model" not in vars(shared.sd_model)
     steps = 3 if payload.get("sampler_name") == "DDIM" else 4  # DDIM makes one less than it is asked for
@@ -67,7 +69,7 @@ def test_a_first_call_that_fails_gives_the_picture_without_us(
 def test_what_was_done_until_then_is_told(host: Host) -> None:
     with failing(RuntimeError("Sizes of tensors must match"), from_call=3) as calls:
         pictures, noted, _ = host.job({"t1": 1.0})
-    assert calls == [True] * 3 + [False] * 2
+    assert calls == [True] * 4 + [False] * 2
     assert noted["HiDiffusion"] == "RAU-Net until step 2 of 4, MSW-MSA until step 2 of 4"
     assert noted["HiDiffusion refused"].startswith("switched off in step 3 of 4")
     assert pictures not in (host.job()[0], host.job({"t1": 1.0})[0])
@@ -95,7 +97,7 @@ def test_what_is_the_hosts_fails_as_without_us(host: Host, error: Exception) -> 
     with failing(error, unpatched=True) as calls:
         host.job({})
     assert host.status == 500
-    assert calls == ([True, False] if type(error) is RuntimeError else [True])
+    assert calls == ([True, True, False] if type(error) is RuntimeError else [True])
     assert host.said == []
     assert snapshot(shared.sd_model.model.diffusion_model) == state
     assert "apply_model" not in vars(shared.sd_model)
@@ -109,3 +111,46 @@ def test_an_interrupt_in_the_model_is_an_interrupt(host: Host) -> None:
     assert noted["HiDiffusion"] == "RAU-Net until step 2 of 4, MSW-MSA"
     assert "HiDiffusion refused" not in noted
     assert host.said == []
+
+
+@contextmanager
+def knowing_one_size() -> Iterator[None]:
+    """Another extension takes the features of the middle block for an eighth of the latent's, as smoothed energy
+    guidance does.
+    """
+
+    def reshape(module: torch.nn.Module, args: tuple[torch.Tensor, ...]) -> None:
+        args[0].reshape(*args[0].shape[:2], 4, 4)
+
+    handle = shared.sd_model.model.diffusion_model.middle_block.register_forward_pre_hook(reshape)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def test_what_a_neighbour_stumbles_over_is_left_out_and_the_rest_is_kept(host: Host) -> None:
+    windows, _, _ = host.job({"rau_net": False})
+    with knowing_one_size():
+        pictures, noted, _ = host.job({})
+    assert pictures == windows
+    assert noted["HiDiffusion"] == "MSW-MSA"
+    assert noted["HiDiffusion refused"].startswith("no RAU-Net from step 1 of 4 on, as that failed (RuntimeError: ")
+    (said,) = host.said
+    assert "Traceback" in said
+
+
+def test_a_report_that_fails_costs_no_picture(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    pictures, _, _ = host.job({})
+
+    def fail(*args: Any, **kwargs: Any) -> str:
+        raise ValueError("no words")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(account, "describe", fail)
+        assert host.job({})[0] == pictures
+    assert host.said == [NOT_YOURS]
+    with monkeypatch.context() as patch, failing(RuntimeError("Sizes of tensors must match")):
+        patch.setattr(infotext, "add_refused", fail)
+        assert host.job({})[0] == host.job()[0]
+        assert host.status == 200
