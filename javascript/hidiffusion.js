@@ -3,7 +3,7 @@
     const LOOK_EVERY = 250; // ms between two looks at the page's fields: at most that often, and one request at a time
     const ASK_AGAIN_AFTER = 10000; // ms after which an unchanged question is asked again: the model may have changed
 
-    // What the route asks for -> the element of the host's page that has it.
+    // What the route asks for -> the element of the host's page that has it; some pages lack some.
     const FIELDS = {
         txt2img: {
             width: "txt2img_width",
@@ -11,6 +11,7 @@
             steps: "txt2img_steps",
             sampler_name: "txt2img_sampling",
             scheduler: "txt2img_scheduler",
+            cfg_scale: "txt2img_cfg_scale",
         },
         img2img: {
             width: "img2img_width",
@@ -18,6 +19,7 @@
             steps: "img2img_steps",
             sampler_name: "img2img_sampling",
             scheduler: "img2img_scheduler",
+            cfg_scale: "img2img_cfg_scale",
             denoising_strength: "img2img_denoising_strength",
         },
     };
@@ -29,6 +31,7 @@
         hr_second_pass_steps: "txt2img_hires_steps",
         hr_sampler_name: "hr_sampler",
         hr_scheduler: "hr_scheduler",
+        hr_cfg: "txt2img_hr_cfg", // the Forge family's
         denoising_strength: "txt2img_denoising_strength",
     };
 
@@ -64,14 +67,14 @@
             if (!width) return "The size is taken from the picture: put one in first.";
             question.set("width", width);
             question.set("height", height);
-            question.set("scale_by", valueOf("img2img_scale"));
+            addAll(question, {scale_by: "img2img_scale"});
         }
         return question;
     }
 
     /** Lets the keyboard fold and unfold an accordion, where gradio makes its header no button. */
     function openByKeyboard(header) {
-        if (header.tagName === "BUTTON") return;
+        if (!header || header.tagName === "BUTTON") return;
         header.tabIndex = 0;
         header.setAttribute("role", "button");
         header.addEventListener("keydown", (event) => {
@@ -164,7 +167,7 @@
             this.notice.setAttribute("role", "status");
             place.append(this.passes, this.notice, this.model);
             this.mark = element("span", "hidiffusion-mark");
-            byId(this.told.panel).querySelector(".label-wrap").lastElementChild.before(this.mark);
+            byId(this.told.panel)?.querySelector(".label-wrap")?.lastElementChild?.before(this.mark);
         }
 
         get ticked() {
@@ -183,25 +186,26 @@
             this.askedAt = Date.now();
             if (typeof question === "string") return this.say(question);
             this.waiting = true;
-            try {
-                await this.ask(text);
-            } catch {
-                this.say("The WebUI does not answer; the plan is shown again when it does.");
-            } finally {
-                this.waiting = false;
-            }
-        }
-
-        async ask(question) {
-            const response = await fetch(`${this.told.path}?${question}`, {
-                headers: {"X-HiDiffusion-Page": this.told.key},
-                signal: AbortSignal.timeout(ASK_AGAIN_AFTER),
-            });
-            const answer = await response.json();
-            if (!response.ok) return this.say(`${answer.detail}.`);
+            const answer = await this.ask(text);
+            this.waiting = false;
+            if (typeof answer === "string") return this.say(answer);
             if (answer.refused) this.say(`Not possible: ${answer.refused}.`);
             else this.show(answer);
             this.mark.textContent = answer.mark;
+        }
+
+        /** The route's answer; a sentence instead if it has none. */
+        async ask(question) {
+            try {
+                const response = await fetch(`${this.told.path}?${question}`, {
+                    headers: {"X-HiDiffusion-Page": this.told.key},
+                    signal: AbortSignal.timeout(ASK_AGAIN_AFTER),
+                });
+                const answer = await response.json();
+                return response.ok ? answer : `${answer.detail}.`;
+            } catch {
+                return "The WebUI does not answer; the plan is shown again when it does.";
+            }
         }
 
         show(answer) {
@@ -212,7 +216,8 @@
             this.model.textContent = answer.advice ? `${answer.advice} ${about}` : about;
             this.passes.replaceChildren(...answer.passes.map(drawPass));
             for (const [name, id] of Object.entries(this.told.settings)) {
-                note(byId(id), answer.notes[name] ?? "", answer.without_effect.includes(name));
+                const control = byId(id);
+                if (control) note(control, answer.notes[name] ?? "", answer.without_effect.includes(name));
             }
         }
 
@@ -229,7 +234,7 @@
             const place = gradioApp().querySelector(`#script_${tab}_hidiffusion_plan .hidiffusion-plan`);
             if (!place) continue;
             const view = new PlanView(tab, place);
-            openByKeyboard(byId(view.told.advanced).querySelector(".label-wrap"));
+            openByKeyboard(byId(view.told.advanced)?.querySelector(".label-wrap"));
             setInterval(() => view.look(), LOOK_EVERY);
         }
     });

@@ -45,9 +45,13 @@ def speed_up(*costs: Cost, direct: float | None = None) -> float:
     Args:
         costs: One per pass.
         direct: What it takes without any method, if that is not the same passes.
+
+    Returns:
+        The factor; 1 where no step is made.
     """
     without = direct or sum(cost.direct * len(cost.shares) for cost in costs)
-    return without / sum(cost.direct * sum(cost.shares) for cost in costs)
+    with_it = sum(cost.direct * sum(cost.shares) for cost in costs)
+    return without / with_it if with_it else 1.0
 
 
 def plain(plan: Plan, schedule: Schedule) -> float:
@@ -59,8 +63,8 @@ def count(plan: Plan, schedule: Schedule) -> Cost:
     """The cost of the plan's pass with that schedule and with guidance (two rows per picture)."""
     direct = _multiplications(plan, plan.sizes(), {})
     windows = {site.attention: WINDOWED for site in plan.windows}
-    spans = plan.strided.span, plan.pooled.span, plan.damped
-    strided, pooled, damped = (schedule.steps_inside(span) for span in spans)
+    strided, pooled = (schedule.steps_inside(pair.span) for pair in (plan.strided, plan.pooled))
+    damped = plan.guided(schedule, plan.damped)
 
     def at(step: int) -> float:
         stage = plan.stage(schedule, schedule.timesteps[step])

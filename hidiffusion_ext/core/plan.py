@@ -59,6 +59,7 @@ class Situation:
         playground: A Playground model, which the official code spares the aggressive start.
         controlnet: A ControlNet guides the pass.
         levels: The model's own noise schedule, of which spans are shares.
+        unguided: The steps of the pass that the host leaves without guidance, from 0.
         conflicts: What has to be left out, and why, in a few words.
     """
 
@@ -68,6 +69,7 @@ class Situation:
     playground: bool = False
     controlnet: bool = False
     levels: NoiseLevels = DISCRETE
+    unguided: frozenset[int] = frozenset()
     conflicts: Mapping[Technique, str] = field(default_factory=dict[Technique, str])
 
 
@@ -169,6 +171,7 @@ class Plan:
         over_picture: Whether the pass goes over a picture.
         split_guidance: Guidance of small things over that of large ones.
         anchor: How strongly large shapes are held to those that the pass begins with.
+        unguided: The steps without guidance, from 0.
         left_out: What was asked for and had to be left out, each with its reason.
         reason: Why nothing is active; empty if something is.
     """
@@ -190,6 +193,7 @@ class Plan:
     over_picture: bool = False
     split_guidance: float = 1.0
     anchor: float = 0.0
+    unguided: frozenset[int] = frozenset()
     left_out: tuple[str, ...] = ()
     reason: str = ""
 
@@ -261,6 +265,10 @@ class Plan:
     def window_size(self, site: WindowSite, sizes: FeatureSizes) -> Size:
         """The size of the feature map a self-attention sees."""
         return sizes.skips[self.unet.partner(site.block)] if site.output else sizes.inside[site.block]
+
+    def guided(self, schedule: Schedule, span: Span) -> list[int]:
+        """The steps of a span that are guided."""
+        return [step for step in schedule.steps_inside(span) if step not in self.unguided]
 
     def due(self, schedule: Schedule) -> bool:
         """Whether anything is done in a pass with this schedule."""

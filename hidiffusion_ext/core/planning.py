@@ -53,7 +53,14 @@ def make_plan(options: Options, unet: UNetMap, latent: Size, situation: Situatio
         Refused: if the preset is for another model or method, or if everything asked for has to be left out.
     """
     native = native_side(options, unet, situation)
-    plan = Plan(unet, latent, native, window_shift=options.window_shift, over_picture=situation.over_picture)
+    plan = Plan(
+        unet,
+        latent,
+        native,
+        window_shift=options.window_shift,
+        over_picture=situation.over_picture,
+        unguided=situation.unguided,
+    )
     height, width = latent[0] * CELL, latent[1] * CELL
 
     def nothing(reason: str) -> Plan:

@@ -18,7 +18,10 @@ WHOLE = Span(0, 1)
 
 LAYERS_NOT_CALLED = "the model's own layers were not called one by one"
 LESS_NOISE = "the model was never called with the noise that it is for"
-NOT_GUIDED = "nothing was guided while it would have worked"
+NOT_GUIDED = "nothing is guided while it would work"
+ON_GUIDANCE = Work.DAMPED, Work.SPLIT_GUIDANCE, Work.ANCHOR
+"""What is done in guided steps alone."""
+
 NOT_MET = {
     Technique.RAU_NET: LAYERS_NOT_CALLED,
     Technique.REDILATION: LAYERS_NOT_CALLED,
@@ -51,7 +54,7 @@ def describe(plan: Plan, schedule: Schedule | None = None, *, about: bool = Fals
         if schedule is None:
             shares = sorted({span.end for _, span in works if span.end > span.start})
             return [f"{end:.0%} of the noise" for end in shares]
-        steps = sorted({_end(work, span, schedule, done) for work, span in works} - {0})
+        steps = sorted({_end(plan, work, span, schedule, done) for work, span in works} - {0})
         return ["about " * about + f"step {step}" for step in steps]
 
     def not_done(technique: Technique, *spans: Span) -> None:
@@ -59,15 +62,19 @@ def describe(plan: Plan, schedule: Schedule | None = None, *, about: bool = Fals
             return
         if schedule and not any(schedule.steps_inside(span) for span in spans):
             left_out.append(f"{technique.value} because {SETTLED}")
+        elif schedule and done is None:  # what works on guidance alone comes here
+            left_out.append(f"{technique.value} because {NOT_GUIDED}")
         elif schedule and done and not done.cut_short:
             came = any(schedule.inside(span, max(done.called, default=-math.inf)) for span in spans)
             left_out.append(f"{technique.value} because {NOT_MET[technique] if came else LESS_NOISE}")
 
     def whole(technique: Technique, work: Work, words: str) -> None:
-        """A technique that works for the whole pass."""
-        if done is None or schedule is None:
+        """A technique that works for the whole pass, one on guidance in every step that is guided."""
+        if schedule is None:
             parts.append(words)
-        elif work in done.least:
+        elif done is None and (last := _end(plan, work, WHOLE, schedule, None)):
+            parts.append(words + f" until step {last}{of}" * (last < schedule.steps))
+        elif done and work in done.least:
             last = f" until step {done.step(schedule, done.least[work])}{of}"
             parts.append(words + last * done.ended_before_the_pass(work))
         else:
@@ -109,7 +116,7 @@ def describe(plan: Plan, schedule: Schedule | None = None, *, about: bool = Fals
         )
     if plan.anchor:
         whole(Technique.ANCHOR, Work.ANCHOR, f"{Technique.ANCHOR.value} {plan.anchor:g}")
-    if not parts and done is None and not plan.left_out:
+    if not parts and done is None and all(what.endswith(SETTLED) for what in left_out):
         return f"nothing: {SETTLED}"
     return ", ".join([*parts, *(f"no {what}" for what in left_out)])
 
@@ -123,11 +130,13 @@ def _odd_windows(plan: Plan, schedule: Schedule | None) -> bool:
     return any(side % 2 for at in sizes for site in plan.windows for side in plan.window_size(site, at))
 
 
-def _end(work: Work, span: Span, schedule: Schedule, done: Done | None) -> int:
+def _end(plan: Plan, work: Work, span: Span, schedule: Schedule, done: Done | None) -> int:
     """The step after which a part is over; 0 if it is not in the pass, or was not done in it."""
-    inside = schedule.steps_inside(span)
-    if not inside or done is None:
-        return inside[-1] + 1 if inside else 0
+    if done is None:
+        steps = plan.guided(schedule, span) if work in ON_GUIDANCE else schedule.steps_inside(span)
+        return steps[-1] + 1 if steps else 0
+    if not schedule.steps_inside(span):
+        return 0
     least = done.least.get(work, math.inf)
     with_it = [timestep for timestep in done.called if timestep >= least and schedule.inside(span, timestep)]
     return done.step(schedule, min(with_it)) if with_it else 0

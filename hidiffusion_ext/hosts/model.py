@@ -86,12 +86,22 @@ def _prediction(sd_model: Any, patcher: Any) -> str:
     The Forge family asks an object beside the UNet, which other extensions can put another in place of for a pass
     (reForge's for CosXL and flows), so it is tried out here. A1111 says it on the model, other models nothing.
     """
-    model = getattr(patcher, "model", None)
-    sampling = getattr(model, "predictor", getattr(model, "model_sampling", None))
+    sampling = _sampling(patcher)
     if hasattr(sampling, "calculate_denoised"):
         return _tried_out(sampling)
     said = getattr(sd_model, "parameterization", "eps")
     return {"eps": "noise", "v": "v"}.get(said, "other")
+
+
+def _sampling(patcher: Any) -> Any:
+    """The Forge family's object with a model's noise levels; None on other hosts."""
+    model = getattr(patcher, "model", None)
+    return getattr(model, "predictor", getattr(model, "model_sampling", None))
+
+
+def noise_source(sd_model: Any) -> torch.Tensor | None:
+    """What a model's samplers take its noise levels from, on whatever device it is."""
+    return getattr(_sampling(forge_patcher(sd_model)), "sigmas", getattr(sd_model, "alphas_cumprod", None))
 
 
 def _tried_out(sampling: Any) -> str:

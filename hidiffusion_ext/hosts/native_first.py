@@ -14,8 +14,9 @@ from ..core import Options, Schedule
 from ..core.native_first import RESTART_NOISE, first_size, second_steps
 from ..core.plan import is_large
 from ..core.sizes import CELL, Size
+from .asking import Asking
 from .passes import native_side
-from .schedules import asked_schedule, hires_latent, hires_steps, in_hires_pass
+from .schedules import hires_latent, hires_steps, in_hires_pass
 
 UPSCALER = "hidiffusion_upscaler"
 """The host's option with the name of the upscaler between the passes."""
@@ -197,12 +198,13 @@ def _second_pass(p: Any) -> tuple[int, float, str]:
     and its kin are asked for over a picture they run two fewer.
     """
     usual = second_steps(p.steps)
+    second = in_hires_pass(p)
+    asking = Asking(second)
 
     @cache
     def begun(steps: int, strength: float) -> Schedule:
-        second = in_hires_pass(p)
         second.hr_second_pass_steps, second.denoising_strength = steps, strength
-        return asked_schedule(second, *hires_steps(second))
+        return asking(*hires_steps(second)).schedule
 
     def off(steps: int, strength: float) -> float:
         """How much more noise there is than there is meant to be."""

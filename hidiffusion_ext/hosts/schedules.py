@@ -1,4 +1,4 @@
-"""The schedule of a sampling pass: the one it runs, and beforehand the one it will run."""
+"""The schedule that a sampling pass runs, and what a job's hires pass will be like."""
 
 from __future__ import annotations
 
@@ -11,15 +11,22 @@ from typing import Any
 
 import torch
 
-from modules import sd_models, sd_samplers, sd_samplers_common, shared
+from modules import sd_samplers_common, shared
 
-from ..core import NoiseLevels, Schedule
+from ..core import NoiseLevels, Refused, Schedule
 from ..core.schedule import DISCRETE
 from ..core.sizes import CELL, Size
 from .model import forge_patcher
 
 
-def pass_schedule(sampler: Any, arguments: dict[str, Any]) -> Schedule:
+class NothingSampled(Refused):
+    """The sampler makes no step in a pass; the message is one sentence for the user."""
+
+    def __init__(self) -> None:
+        super().__init__("nothing is sampled: this sampling method makes no step of so few")
+
+
+def pass_schedule(sampler: Any, arguments: dict[str, Any], levels: NoiseLevels | None = None) -> Schedule:
     """The schedule of a pass that starts.
 
     Args:
@@ -28,23 +35,38 @@ def pass_schedule(sampler: Any, arguments: dict[str, Any]) -> Schedule:
             the last, with noise added before by `s_churn`), rising `timesteps` (DDIM and its kin, which evaluate all
             but the first; UniPC, which makes as many of its own), or only the ends `sigma_min` and `sigma_max` (DPM
             fast and adaptive, which step evenly in the logarithm of sigma).
+        levels: The `noise_levels`, if they are known.
+
+    Raises:
+        NothingSampled: if there is no step.
     """
     if "timesteps" in arguments:
-        timesteps = arguments["timesteps"].flip(0).tolist()
-        if "is_img2img" not in inspect.signature(sampler.func).parameters:
-            return Schedule(timesteps[:-1])
+        is_unipc = "is_img2img" in inspect.signature(sampler.func).parameters
+        timesteps = arguments["timesteps"].flip(0).tolist()[: None if is_unipc else -1]
+        if not timesteps:
+            raise NothingSampled
+        if not is_unipc:
+            return Schedule(timesteps)
         begin = timesteps[0] if arguments.get("is_img2img") else DISCRETE.most
         return Schedule(unipc_timesteps(begin, len(timesteps), getattr(shared.opts, "uni_pc_skip_type", "")))
     sigmas = arguments.get("sigmas", arguments.get("sigma_sched"))
     if sigmas is not None:
-        sigmas = _churned(sigmas[:-1], arguments)
+        sigmas = sigmas[:-1]
+        if not len(sigmas):
+            raise NothingSampled
+        sigmas = _churned(sigmas, arguments)
     else:
         steps = arguments.get("n") or sampler.model_wrap_cfg.total_steps
         first, last = (math.log(float(arguments[end])) for end in ("sigma_max", "sigma_min"))
         sigmas = torch.linspace(first, last, int(steps)).exp()
     of_training, timesteps_of = _noise(sampler.model_wrap)
-    of_pass, at_training = (timesteps_of(levels.to(of_training)).tolist() for levels in (sigmas, of_training))
-    return Schedule(of_pass, NoiseLevels(at_training, of_training.tolist()))
+    return Schedule(timesteps_of(sigmas.to(of_training)).tolist(), levels or noise_levels(sampler))
+
+
+def noise_levels(sampler: Any) -> NoiseLevels:
+    """The noise schedule of a sampler's model, in the UNet's units."""
+    of_training, timesteps_of = _noise(sampler.model_wrap)
+    return NoiseLevels(timesteps_of(of_training).tolist(), of_training.tolist())
 
 
 def _noise(model: Any) -> tuple[torch.Tensor, Callable[[torch.Tensor], torch.Tensor]]:
@@ -91,10 +113,6 @@ def _churned(sigmas: torch.Tensor, arguments: dict[str, Any]) -> torch.Tensor:
     return sigmas * (1 + share * within)
 
 
-SAMPLER = "Euler"
-"""What the host's API takes where a payload names no sampling method."""
-
-
 def in_hires_pass(job: Any) -> Any:
     """A copy of a job as it is in its hires pass."""
     second = copy.copy(job)
@@ -112,49 +130,3 @@ def hires_latent(job: Any) -> Size:
 def hires_steps(job: Any) -> tuple[int, int]:
     """Steps of the whole schedule, and the one counted from the end at which the job's hires pass begins."""
     return sd_samplers_common.setup_img2img_steps(job, job.hr_second_pass_steps or job.steps)
-
-
-def asked_schedule(job: Any, steps: int, last_step: int | None = None) -> Schedule:
-    """The schedule of a pass as a job asks for it: a name that the host does not know is what the host makes of it.
-
-    Args:
-        job: The job as it is in that pass; stays as it is.
-        steps, last_step: See `expected_schedule`.
-
-    Raises:
-        Exception: if the host cannot tell it.
-    """
-    if job.sd_model is None or job.sd_model is not sd_models.model_data.sd_model:
-        raise LookupError("samplers are made for the model in use, and load one if there is none")
-    asked = job.sampler_name or SAMPLER, job.scheduler
-    sampler, scheduler = sd_samplers.get_sampler_and_scheduler(*asked, convert_automatic=False)
-    settled = copy.copy(job)
-    settled.scheduler = settled.hr_scheduler = scheduler
-    settled.extra_generation_params = {}
-    return expected_schedule(settled, sampler, steps, last_step)
-
-
-def expected_schedule(p: Any, sampler_name: str | None, steps: int, last_step: int | None = None) -> Schedule:
-    """The schedule that a pass will run, by the host's own functions on a sampler made for the question.
-
-    Args:
-        p: The job, or what is like one to the host's functions; gets notes in its `extra_generation_params`.
-        sampler_name: As the host's jobs name it.
-        steps: Steps of the whole schedule.
-        last_step: The step counted from the end at which a pass over a picture begins, as `setup_img2img_steps` gives
-            it; None for a pass from noise alone.
-    """
-    sampler = sd_samplers.create_sampler(sampler_name, p.sd_model)
-    if hasattr(sampler, "get_timesteps"):
-        timesteps = sampler.get_timesteps(p, steps)[:last_step]
-        return pass_schedule(sampler, {"timesteps": timesteps, "is_img2img": last_step is not None})
-    sigmas = sampler.get_sigmas(p, steps)
-    if last_step is None:
-        ends, n, evaluated = (sampler.model_wrap.sigmas[-1], sampler.model_wrap.sigmas[0]), steps, steps
-    else:
-        sigmas = sigmas[steps - last_step - 1 :]
-        ends, n, evaluated = (sigmas[0], sigmas[-2]), len(sigmas) - 1, last_step + 1  # as the hosts count both
-    sampler.model_wrap_cfg.total_steps = sampler.config.total_steps(evaluated)
-    arguments = {"sigmas": sigmas, "sigma_sched": sigmas, "n": n, "sigma_max": ends[0], "sigma_min": ends[1]}
-    taken = inspect.signature(sampler.func).parameters
-    return pass_schedule(sampler, {name: value for name, value in arguments.items() if name in taken})

@@ -12,6 +12,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -23,8 +24,9 @@ from modules import processing, sd_models, sd_samplers_common, ui
 from ..core import Method, OptionError, Options, Refused, Schedule
 from ..core.options import SETTINGS, Setting, quoted
 from ..core.sizes import CELL
+from ..hosts.asking import Asking
 from ..hosts.native_first import arrangement
-from ..hosts.schedules import asked_schedule, hires_latent, hires_steps, in_hires_pass
+from ..hosts.schedules import NothingSampled, hires_latent, hires_steps, in_hires_pass
 from .plan_view import PlannedPass, view
 
 PATH = "/hidiffusion/v1/plan"
@@ -55,6 +57,12 @@ JOB = {
             name="denoising_strength",
         ),
         Setting(1.0, "Resize by", "For img2img: multiplies width and height.", 0.01, 16.0, name="scale_by"),
+        Setting(7.0, "CFG scale", "At 1 nothing is guided.", -1000.0, 1000.0, name="cfg_scale"),
+        Setting(1.0, "Hires CFG", "The hires pass's, in WebUIs that have one.", -1000.0, 1000.0, name="hr_cfg"),
+        *(
+            Setting(0.0, name, "As in a payload; the WebUI's own setting if left out.", 0.0, 1000.0, name=name)
+            for name in ("s_min_uncond", "s_churn", "s_tmin", "s_tmax")
+        ),
     )
 }
 """The numbers and switches that can be asked beside the settings, with the answer to what is left out."""
@@ -122,6 +130,10 @@ def _answer(query: Mapping[str, str]) -> dict[str, Any]:
     names = {name: query[name] for name in NAMES if name in query and not query[name].startswith(SAME)}
     job = SimpleNamespace(**{name: setting.default for name, setting in JOB.items()} | dict.fromkeys(NAMES) | asked)
     vars(job).update(names, is_hr_pass=False, sampler_noise_scheduler_override=None, extra_generation_params={})
+    if "s_min_uncond" not in asked:
+        job.s_min_uncond = None  # as the host has it
+    if not hasattr(processing.StableDiffusionProcessingTxt2Img, "hr_cfg"):
+        del job.hr_cfg
     job.sd_model = _loaded_model(job.model)
     if "denoising_strength" in asked and not job.enable_hr:
         return view(job, options, [_img2img_pass(job)])
@@ -160,14 +172,16 @@ def _pass(name: str, job: Any, width: int, height: int, steps: int, last_step: i
         width, height: Pixels.
         steps, last_step: What the host makes of steps and strength; no `last_step` for a pass from noise alone.
     """
-    about = False
+    strength = None if last_step is None else job.denoising_strength
+    told = partial(PlannedPass, name, width, height, hires=job.is_hr_pass, strength=strength)
     try:
-        schedule = asked_schedule(job, steps, last_step)
+        asked = Asking(job)(steps, last_step)
+    except NothingSampled as error:
+        return told(None, str(error))
     except Exception:  # whatever a host, a model or another extension's sampler may raise: a guess, evenly spaced
         even = [999 * (1 - step / steps) for step in range(steps)] or [0.0]
-        schedule, about = Schedule(even if last_step is None else even[-max(1, last_step + 1) :]), True
-    strength = None if last_step is None else job.denoising_strength
-    return PlannedPass(name, width, height, schedule, job.is_hr_pass, strength, about)
+        return told(Schedule(even if last_step is None else even[-max(1, last_step + 1) :]))
+    return told(asked.schedule, sampler=asked.sampler)
 
 
 def _loaded_model(name: str | None) -> Any:

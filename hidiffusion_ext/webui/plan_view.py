@@ -10,6 +10,7 @@ from ..core.cost import Cost, count, plain, speed_up
 from ..core.planning import without_effect
 from ..core.sizes import CELL, Size
 from ..core.words import describe
+from ..hosts.guiding import SamplerKind
 from ..hosts.model import Model
 from ..hosts.passes import plan_pass
 
@@ -28,19 +29,22 @@ class PlannedPass:
     Attributes:
         name: What it is called on the page.
         width, height: Its size in pixels.
-        schedule: The noise levels it will run.
+        schedule: The noise levels it will run; None if nothing is sampled.
+        nothing: Why nothing is.
         hires: The second pass of a hires-fix job.
         strength: The denoising strength of a pass over a picture; None for one from noise alone.
-        about: The host could not say the noise levels, and they are a guess.
+        sampler: What is to be known of its sampler; None where the host could not say the noise levels, and they are a
+            guess.
     """
 
     name: str
     width: int
     height: int
-    schedule: Schedule
+    schedule: Schedule | None
+    nothing: str = ""
     hires: bool = False
     strength: float | None = None
-    about: bool = False
+    sampler: SamplerKind | None = None
 
 
 def view(job: Any, options: Options, passes: list[PlannedPass], at_once: PlannedPass | None = None) -> dict[str, Any]:
@@ -65,7 +69,10 @@ def view(job: Any, options: Options, passes: list[PlannedPass], at_once: Planned
     if job.sd_model is None:
         return _refused("no model is in memory yet; the plan is shown once one is loaded")
     try:
-        planned = [plan_pass(job, options, _latent(one), hires=one.hires, levels=one.schedule.levels) for one in passes]
+        planned = [
+            plan_pass(job, options, _latent(one), hires=one.hires, schedule=one.schedule, sampler=one.sampler)
+            for one in passes
+        ]
     except Refused as error:
         return _refused(str(error))
     model, plan = planned[0]
@@ -73,28 +80,28 @@ def view(job: Any, options: Options, passes: list[PlannedPass], at_once: Planned
     entries: list[dict[str, Any]] = []
     costs: list[Cost] = []
     for one, (_, plan) in zip(passes, planned):
-        cost = count(plan, one.schedule)
-        active = plan.due(one.schedule)
+        cost = count(plan, one.schedule) if one.schedule else Cost(0.0, ())
+        active = bool(one.schedule and plan.due(one.schedule))
         costs.append(cost)
         entries.append(
             {
                 "name": one.name,
                 "width": one.width,
                 "height": one.height,
-                "steps": one.schedule.steps,
+                "steps": len(cost.shares),
                 "strength": one.strength,
                 "native": plan.native,
                 "area": round(one.width * one.height / plan.native**2, 2),
                 "preset": plan.preset.value if active else "",
                 "active": active,
-                "text": describe(plan, one.schedule, about=one.about),
+                "text": one.nothing or describe(plan, one.schedule, about=one.sampler is None),
                 "speed": _speed(speed_up(cost)) if active else "",
                 "speed_up": round(speed_up(cost), 2),
                 "work": [round(share, 3) for share in cost.shares],
             }
         )
     plans = [plan for _, plan in planned]
-    direct = plain(plans[-1], at_once.schedule) if at_once else None
+    direct = plain(plans[-1], at_once.schedule) if at_once and at_once.schedule else None
     faster = speed_up(*costs, direct=direct)
     idle = {
         name: reason

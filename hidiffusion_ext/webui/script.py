@@ -28,6 +28,7 @@ from ..core import (
 from ..core.options import SETTINGS, is_off
 from ..core.sizes import CELL, Size
 from ..core.words import describe
+from ..hosts.asking import keep_noise_levels
 from ..hosts.compiled import eagerly
 from ..hosts.fallback import falling_back
 from ..hosts.guidance import changed_guidance
@@ -147,6 +148,7 @@ class HiDiffusionScript(scripts.Script):
         options = self._options(p, args)
         if options is None:
             return
+        keep_noise_levels(p.sd_model)
         latent: Size = tuple(kwargs["x"].shape[-2:])
         hires = getattr(p, "is_hr_pass", False)
         infotext.write_native_first(p.extra_generation_params, options, arranged_text(p))
@@ -158,7 +160,7 @@ class HiDiffusionScript(scripts.Script):
         def patched(schedule: Schedule) -> Generator[None, None, None]:
             """Around the pass, and anew around its rest when the host takes another model (refiner)."""
             nonlocal began, done, family
-            model, plan = plan_pass(p, options, latent, hires=hires, levels=schedule.levels)
+            model, plan = plan_pass(p, options, latent, hires=hires, schedule=schedule)
             if family is not None and plan.unet.family is not family:
                 done = Done()  # the parts of another family's plan mean other places
             family = plan.unet.family

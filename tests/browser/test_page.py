@@ -150,6 +150,25 @@ def test_controls_say_the_presets_value_and_what_has_no_effect(panel: Panel) -> 
     playwright.expect(greyed("rau_net")).to_be_visible()
 
 
+def test_the_plan_follows_the_cfg_scale(panel: Panel) -> None:
+    panel.tick()
+    panel.page.get_by_label("ScaleCrafter").and_(panel.page.locator(f"{panel.id}_method input")).click()
+    panel.set_size(1536, 1536)
+    panel.says("noise-damped guidance until step")
+    panel.set("txt2img_cfg_scale", 1)
+    panel.says("no noise-damped guidance because nothing is guided at CFG scale 1")
+
+
+def test_a_page_that_lacks_controls_has_a_plan(panel: Panel) -> None:
+    missing = [f"{panel.id}_t1", f"{panel.id}_advanced", "#txt2img_cfg_scale", "#txt2img_scheduler"]
+    for control in missing:
+        panel.page.locator(control).evaluate("element => element.remove()")
+    panel.tick()
+    panel.set_size(1024, 768)
+    panel.says("RAU-Net until step 8 of 20, MSW-MSA")
+    playwright.expect(panel.mark).to_have_text(re.compile("times as fast"))
+
+
 def test_both_passes_of_a_hires_job(panel: Panel) -> None:
     panel.tick()
     panel.page.locator("#txt2img_hr-visible-checkbox").click()

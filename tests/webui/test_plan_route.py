@@ -17,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hidiffusion_ext.core.options import SETTINGS
+from hidiffusion_ext.hosts import asking
 from hidiffusion_ext.webui import plan_route
 from hidiffusion_ext.webui.account import Account
 
@@ -114,6 +115,7 @@ def test_the_hires_pass_may_have_another_sampler_and_schedule(client: TestClient
 def test_a_guess_says_about(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
     from modules import sd_samplers
 
+    asking._answers.clear()
     monkeypatch.setattr(sd_samplers, "create_sampler", None)
     (told,) = plan(client, width=256, height=192, steps=5, **NATIVE)["passes"]
     assert told["text"] == "RAU-Net until about step 2 of 5, MSW-MSA"

@@ -16,7 +16,7 @@ from PIL import Image
 
 from hidiffusion_ext.core import Schedule, Span
 from hidiffusion_ext.core.schedule import DISCRETE
-from hidiffusion_ext.hosts.passes import goes_on_from_uncond
+from hidiffusion_ext.hosts.guiding import goes_on_from_uncond
 from hidiffusion_ext.hosts.sampling import around_next_pass, cancel
 from hidiffusion_ext.hosts.schedules import pass_schedule, unipc_timesteps
 from modules import sd_samplers_common, shared

@@ -1,0 +1,94 @@
+"""Where a pass is not guided, and what works on guidance cannot."""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import dataclass
+from typing import Any
+
+from modules import shared
+
+from ..core import Schedule
+from ..core.plan import Technique
+from .model import forge_patcher
+
+
+@dataclass(frozen=True)
+class SamplerKind:
+    """What is to be known of a pass's sampler.
+
+    Attributes:
+        over_noise: It works with noise instead of clean estimates (DDIM and its kin).
+        from_uncond: It goes on from the unconditional result (CFG++), which damping leaves as it is.
+        evaluations: How many the host expects of it.
+        a_step: How many of them it makes a step.
+    """
+
+    over_noise: bool
+    from_uncond: bool
+    evaluations: int
+    a_step: int
+
+    @classmethod
+    def of(cls, sampler: Any) -> SamplerKind:
+        """Of a job's sampler."""
+        denoiser = getattr(sampler, "model_wrap_cfg", None)
+        steps, evaluations = (getattr(denoiser, name, None) or 0 for name in ("steps", "total_steps"))
+        return cls(
+            hasattr(sampler, "get_timesteps"),
+            goes_on_from_uncond(sampler),
+            evaluations,
+            max(1, evaluations // steps) if steps else 1,
+        )
+
+
+def goes_on_from_uncond(sampler: Any) -> bool:
+    """CFG++, by the name that its functions have in every host: they go on from the unconditional result, which damping
+    leaves as it is.
+    """
+    func = getattr(sampler, "func", None)
+    name = getattr(inspect.unwrap(func), "__name__", "") if callable(func) else ""
+    return "cfgpp" in name.replace("_", "").casefold()
+
+
+def left_out(p: Any, sampler: SamplerKind, *, hires: bool) -> dict[Technique, str]:
+    """What works on guidance and cannot in a pass, and why.
+
+    Args:
+        p: The job.
+        sampler: Of the pass.
+        hires: Whether it is the second pass of a hires-fix job.
+    """
+    found: dict[Technique, str] = {}
+    if sampler.from_uncond:
+        found[Technique.DAMPED_GUIDANCE] = "CFG++ goes on from the negative prompt as it was evaluated first"
+    if sampler.over_noise:
+        found[Technique.ANCHOR] = "this sampling method works with noise instead of clean estimates"
+    scale = getattr(p, "hr_cfg", None) if hires else None  # the Forge family's, which its API sets to 1 by default
+    if (getattr(p, "cfg_scale", None) if scale is None else scale) == 1:
+        works = Technique.DAMPED_GUIDANCE, Technique.SPLIT_GUIDANCE, Technique.ANCHOR
+        found |= dict.fromkeys(works, "nothing is guided at CFG scale 1")
+    return found
+
+
+def unguided_steps(p: Any, sampler: SamplerKind, schedule: Schedule) -> frozenset[int]:
+    """The steps that the host's settings leave without guidance, as its denoiser counts and compares.
+
+    Args:
+        p: The job.
+        sampler, schedule: Of the pass.
+    """
+    early = getattr(shared.opts, "skip_early_cond", 0) or 0
+    least = getattr(p, "s_min_uncond", None)
+    least = (getattr(shared.opts, "s_min_uncond", 0) if least is None else least) or 0
+    whole = getattr(shared.opts, "s_min_uncond_all", False)
+    in_timesteps = sampler.over_noise and forge_patcher(p.sd_model) is None  # A1111's DDIM compares these with a sigma
+
+    def is_left_out(step: int) -> bool:
+        evaluation, timestep = step * sampler.a_step, schedule.timesteps[step]
+        if early > 0 and evaluation / (sampler.evaluations or schedule.steps) <= early:
+            return True
+        noise = timestep if in_timesteps else schedule.levels.sigma(timestep)
+        return bool(evaluation % 2 or whole) and noise < least
+
+    return frozenset(filter(is_left_out, range(schedule.steps)))

@@ -1,0 +1,179 @@
+"""What is told of a job before it is made: with all that the job knows, and without waiting for the device."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import server
+import torch
+from client import encode
+from fastapi.testclient import TestClient
+
+from hidiffusion_ext.hosts import asking
+from hidiffusion_ext.webui import plan_route
+from modules import processing, sd_samplers, shared
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+SIZE = {"width": 256, "height": 192, "steps": 5}
+SCALECRAFTER = {"native_size": 128, "method": "ScaleCrafter", "preset": "4x"}
+GUIDED = {"native_size": 128, "split_guidance": 2.0, "anchor": 0.5}
+
+
+@pytest.fixture(scope="module")
+def client() -> TestClient:
+    return TestClient(server.create_app([REPOSITORY]))
+
+
+@pytest.fixture(autouse=True)
+def nothing_answered_yet() -> None:
+    asking._answers.clear()
+
+
+def plan(client: TestClient, **query: Any) -> dict[str, Any]:
+    response = client.get(plan_route.PATH, params=query)
+    assert response.status_code == 200, response.text
+    return response.json()
+
+
+def made(client: TestClient, settings: dict[str, Any], **payload: Any) -> dict[str, Any]:
+    """What the infotext of a picture says; with a denoising strength it is one over a grey picture."""
+    tab = "img2img" if "denoising_strength" in payload else "txt2img"
+    payload = {"sampler_name": "Euler", "seed": 1, "prompt": "a cat", **payload}
+    payload["alwayson_scripts"] = {"HiDiffusion": {"args": [{"enabled": True, **settings}]}}
+    if tab == "img2img":
+        payload["init_images"] = [encode(np.full((192, 256, 3), 128, np.uint8))]
+    response = client.post(f"/sdapi/v1/{tab}", json=payload)
+    assert response.status_code == 200, response.text
+    return json.loads(response.json()["info"])["extra_generation_params"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "payload", "options", "words"),
+    [
+        (SCALECRAFTER, {"cfg_scale": 1}, {}, "no noise-damped guidance because nothing is guided at CFG scale 1"),
+        (SCALECRAFTER, {"s_min_uncond": 100}, {}, "noise-damped guidance until step 3 of 5"),
+        (SCALECRAFTER, {}, {"skip_early_cond": 0.9}, "no noise-damped guidance because nothing is guided"),
+        (SCALECRAFTER, {"sampler_name": "Heun", "s_min_uncond": 100}, {}, "noise-damped guidance until step 3 of 5"),
+        (GUIDED, {"denoising_strength": 0.9, "cfg_scale": 1}, {}, "no split guidance because nothing is guided at CFG"),
+        (GUIDED, {"denoising_strength": 0.9, "sampler_name": "DDIM"}, {}, "split guidance 2, no anchor because"),
+        (GUIDED, {"denoising_strength": 0.9, "s_min_uncond": 1.0}, {"s_min_uncond_all": True}, "anchor 0.5 until step"),
+        ({"native_size": 128, "t1": 0.5}, {"s_churn": 10, "steps": 8}, {}, "RAU-Net until step 5 of 8"),
+        ({"native_size": 128}, {"sampler_name": "DDIM", "steps": 1}, {}, "nothing is sampled: "),
+    ],
+)
+def test_the_plan_knows_what_the_job_knows(
+    client: TestClient,
+    settings: dict[str, Any],
+    payload: dict[str, Any],
+    options: dict[str, Any],
+    words: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name, value in options.items():
+        monkeypatch.setitem(shared.opts.data, name, value)
+    payload = {**SIZE, **payload}
+    (told,) = plan(client, **settings, **{"sampler_name": "Euler", **payload})["passes"]
+    assert words in told["text"]
+    said = made(client, settings, **payload)
+    assert told["text"] == said.get("HiDiffusion", said.get("HiDiffusion refused"))
+    assert told["active"] == ("HiDiffusion" in said)
+
+
+def test_nothing_sampled_has_no_steps(client: TestClient) -> None:
+    told = plan(client, **{**SIZE, "steps": 1}, sampler_name="DDIM", native_size=128)
+    (one,) = told["passes"]
+    assert (one["steps"], one["work"], one["active"], told["speed_up"]) == (0, [], False, 1.0)
+
+
+def test_a_hires_pass_has_a_cfg_scale_of_its_own_where_the_host_has_one(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = {**SIZE, "width": 128, "enable_hr": True, "split_guidance": 2, "native_size": 128}
+
+    def second(**query: Any) -> str:
+        return plan(client, **job, **query)["passes"][1]["text"]
+
+    unguided = "no split guidance because nothing is guided at CFG scale 1"
+    assert unguided not in second(hr_cfg=1)
+    assert unguided in second(cfg_scale=1, hr_cfg=7)
+    monkeypatch.setattr(processing.StableDiffusionProcessingTxt2Img, "hr_cfg", 1.0, raising=False)
+    assert unguided in second()
+    assert unguided in second(hr_cfg=1)
+    assert unguided not in second(cfg_scale=1, hr_cfg=7)
+    arranged = plan(client, **{**job, "enable_hr": "false", "width": 256, "method": "Native first"})
+    assert unguided not in arranged["passes"][1]["text"]  # its second pass is guided as the first one
+
+
+@pytest.mark.parametrize("native_size", [1, 7, 8, 10, 24])
+@pytest.mark.parametrize(("width", "height"), [(64, 64), (64, 1360), (520, 248)])
+def test_any_native_size_and_aspect_has_an_answer(
+    client: TestClient, native_size: int, width: int, height: int
+) -> None:
+    for method in ("Native first", "Relay"):
+        told = plan(client, width=width, height=height, steps=2, native_size=native_size, method=method)
+        assert all(min(one["width"], one["height"]) >= 8 for one in told["passes"])
+
+
+QUESTIONS: list[dict[str, Any]] = [
+    {"width": 256, "height": 256, "method": "Native first", "steps": 20},
+    {"width": 256, "height": 256, "method": "Native first", "sampler_name": "DPM++ 2M", "scheduler": "Karras"},
+    {"width": 256, "height": 256, "denoising_strength": 0.6, "scheduler": "SGM Uniform"},
+    {"width": 256, "height": 256, "sampler_name": "DDIM"},
+    {"width": 256, "height": 256, "sampler_name": "DPM adaptive"},
+]
+
+
+def test_the_device_is_waited_for_once(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The model's noise levels are on a device from which nothing can be read but by the copy that is counted."""
+    expected = [plan(client, native_size=128, **question) for question in QUESTIONS]
+    levels, copies = shared.sd_model.alphas_cumprod, list[torch.Tensor]()
+    monkeypatch.setitem(shared.sd_model._buffers, "alphas_cumprod", levels.to("meta"))
+
+    def copied(tensor: torch.Tensor) -> torch.Tensor:
+        copies.append(tensor)
+        return levels
+
+    monkeypatch.setattr(asking, "copied", copied)
+    assert [plan(client, native_size=128, **question) for question in QUESTIONS] == expected
+    assert len(copies) == 1
+    asking.keep_noise_levels(shared.sd_model)
+    assert len(copies) == 1
+
+
+def test_the_same_question_is_answered_once(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[str] = []
+    original = sd_samplers.create_sampler
+
+    def create(name: str, model: Any) -> Any:
+        made.append(name)
+        return original(name, model)
+
+    monkeypatch.setattr(sd_samplers, "create_sampler", create)
+    for question in QUESTIONS:
+        first = plan(client, native_size=128, **question)
+        assert len(made) <= 4  # the picture at once, both passes, and the second one's strength
+        made.clear()
+        assert plan(client, native_size=128, **question) == first
+        assert not made
+    monkeypatch.setitem(shared.sd_model._buffers, "alphas_cumprod", shared.sd_model.alphas_cumprod.clone())
+    plan(client, native_size=128, **QUESTIONS[0])
+    assert made  # with other noise levels it is another question
+
+
+def test_a_question_leaves_the_models_noise_levels_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forge's DDIM puts its own on the model as it is made, while a pass may be using them."""
+    model = SimpleNamespace(alphas_cumprod=torch.ones(2))
+    levels = model.alphas_cumprod
+
+    def create(name: str, model: Any) -> Any:
+        model.alphas_cumprod = torch.zeros(2)
+        return name
+
+    monkeypatch.setattr(sd_samplers, "create_sampler", create)
+    assert asking._sampler("DDIM", model) == "DDIM"
+    assert model.alphas_cumprod is levels
