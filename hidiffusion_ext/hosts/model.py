@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -27,6 +28,7 @@ class Model:
         unet: The module that is called once per evaluation, itself callable (compiled wrappers are taken off).
         evaluator: The object whose method `apply_model` every evaluation of the UNet goes through.
         name: The checkpoint's name.
+        title: What the checkpoint's file says it is (modelspec); the file's own name where it says nothing.
         prediction: What the UNet predicts: "noise", "v", or "other" (rectified flows and the like).
         controlnet: Whether a ControlNet guides the coming pass.
         transformer_options: What other extensions asked the host to do in the UNet (the Forge family only).
@@ -35,6 +37,7 @@ class Model:
     unet: nn.Module
     evaluator: Any
     name: str
+    title: str
     prediction: str
     controlnet: bool = False
     transformer_options: Mapping[str, Any] = field(default_factory=dict)
@@ -65,10 +68,12 @@ def find_model(p: Any) -> Model:
             f"this model ({type(sd_model).__name__}) has no UNet; HiDiffusion works with SD1.5, SD2.1 and SDXL"
         )
     checkpoint = getattr(sd_model, "sd_checkpoint_info", None)
+    name, said = getattr(checkpoint, "name", ""), getattr(checkpoint, "metadata", None)
     return Model(
         unet,
         evaluator=getattr(patcher, "model", sd_model),
-        name=getattr(checkpoint, "name", ""),
+        name=name,
+        title=str((said or {}).get("modelspec.title") or re.split(r"[\\/]", name)[-1]),
         prediction=_prediction(sd_model, patcher),
         controlnet=getattr(patcher, "controlnet_linked_list", None) is not None or is_controlled(unet),
         transformer_options=getattr(patcher, "model_options", {}).get("transformer_options", {}),

@@ -11,11 +11,13 @@ from typing import Any
 from modules import shared
 
 from ..core import Options, Schedule
-from ..core.native_first import RESTART_NOISE, first_size, second_steps
+from ..core.cost import count, plain
+from ..core.native_first import RESTART_NOISE, first_size, steps_in_time
 from ..core.plan import is_large
+from ..core.schedule import DISCRETE
 from ..core.sizes import CELL, Size
 from .asking import Asking
-from .passes import native_side
+from .passes import native_side, plan_pass
 from .schedules import hires_latent, hires_steps, in_hires_pass
 
 UPSCALER = "hidiffusion_upscaler"
@@ -39,6 +41,12 @@ WORKED_OUT = (
 
 NOTE = "hidiffusion_native_first"
 """The attribute of an arranged job that says so; a copy of the job has it, too."""
+
+NO_TIME = "With so few steps a native picture first would take longer, so the picture is made in one pass."
+
+
+class InOnePass(Exception):
+    """A large job stays one of a single pass; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +91,7 @@ def arrangement(p: Any, options: Options) -> Arrangement | None:
 
     Raises:
         Refused: if this model cannot be patched, or not as asked.
+        InOnePass: if it would take longer than the picture in one pass.
     """
     if getattr(p, "enable_hr", True):  # a job of img2img has no such switch
         return None
@@ -91,6 +100,9 @@ def arrangement(p: Any, options: Options) -> Arrangement | None:
     if not is_large((width, height), native):
         return None
     first = first_size(width, height, native)
+    numbers = _numbers_of_steps(p, options, (first[1] // CELL, first[0] // CELL), (height // CELL, width // CELL))
+    if not numbers:
+        raise InOnePass(NO_TIME)
     fields = {
         "enable_hr": True,
         "width": first[0],
@@ -110,7 +122,7 @@ def arrangement(p: Any, options: Options) -> Arrangement | None:
         fields["hr_additional_modules"] = ["Use same choices"]
     job = copy.copy(p)
     vars(job).update(fields)
-    steps, strength, guessed = _second_pass(job)
+    steps, strength, guessed = _second_pass(job, numbers)
     fields |= {"hr_second_pass_steps": steps, "denoising_strength": strength}
     text = f"{first[0]}x{first[1]}, then {width}x{height} at a strength of {strength:g}"
     return Arrangement(fields, text + " (a guess)" * bool(guessed), guessed)
@@ -190,14 +202,27 @@ def upscalers() -> list[str]:
     return [name for name in names if name != NAMELESS or LANCZOS not in names]
 
 
-def _second_pass(p: Any) -> tuple[int, float, str]:
+def _numbers_of_steps(p: Any, options: Options, first: Size, second: Size) -> range:
+    """How many steps a second pass may have, by the multiplications in passes of these latents."""
+    late = Schedule([DISCRETE.at_sigma((RESTART_NOISE / (1 - RESTART_NOISE)) ** 0.5)])
+    _, small = plan_pass(p, options, first, hires=False)
+    _, large = plan_pass(p, options, second, hires=True)
+    shares = plain(small, late) / plain(large, late), count(large, late).shares[0]
+    return steps_in_time(p.steps, *shares, 1 if p.cfg_scale == 1 else 2)
+
+
+def _second_pass(p: Any, numbers: range) -> tuple[int, float, str]:
     """Steps and strength, in hundredths, with which the second pass begins nearest to the noise it is meant to; and why
     the strength is a guess, or nothing.
 
     A schedule has that noise between two of its steps, so one step more may come nearer. Of the steps that A1111's DDIM
     and its kin are asked for over a picture they run two fewer.
+
+    Args:
+        p: The job.
+        numbers: How many steps there may be, the usual number first.
     """
-    usual = second_steps(p.steps)
+    usual = numbers[0]
     second = in_hires_pass(p)
     asking = Asking(second)
 
@@ -213,8 +238,8 @@ def _second_pass(p: Any) -> tuple[int, float, str]:
 
     found: list[tuple[float, int, float]] = []
     try:
-        fewest = usual if begun(usual + 2, USUAL_STRENGTH).steps > usual else usual + 2
-        for steps in (fewest, fewest + 1):
+        more = 0 if begun(usual + 2, USUAL_STRENGTH).steps > usual else 2
+        for steps in (number + more for number in numbers):
             above = bisect_left(STRENGTHS, 0, lo=1, hi=len(STRENGTHS) - 1, key=partial(off, steps))
             found += [(abs(off(steps, strength)), steps, strength) for strength in STRENGTHS[above - 1 : above + 1]]
     except Exception as error:  # whatever a host, a model or another extension's sampler may raise

@@ -55,7 +55,7 @@ def _found(p: Any, schedule: Schedule | None, sampler: SamplerKind, *, hires: bo
     """The model that is loaded now, its sites, and what else is known of a pass with it."""
     model = find_model(p)
     unet_map = map_unet(model.unet)
-    is_playground = "playground" in model.name.casefold()
+    is_playground = "playground" in model.title.casefold()  # a UNet of SDXL's layout: nothing else tells it
     situation = Situation(
         hires,
         hires or hasattr(p, "init_images"),

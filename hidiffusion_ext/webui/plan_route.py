@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from functools import partial
 from types import SimpleNamespace
 from typing import Any
@@ -25,7 +24,7 @@ from ..core import Method, OptionError, Options, Refused, Schedule
 from ..core.options import SETTINGS, Setting, quoted
 from ..core.sizes import CELL
 from ..hosts.asking import Asking
-from ..hosts.native_first import arrangement
+from ..hosts.native_first import InOnePass, arrangement
 from ..hosts.schedules import NothingSampled, hires_latent, hires_steps, in_hires_pass
 from .plan_view import PlannedPass, view
 
@@ -139,11 +138,16 @@ def _answer(query: Mapping[str, str]) -> dict[str, Any]:
         return view(job, options, [_img2img_pass(job)])
     job.applied_old_hires_behavior_to, job.truncate_x, job.truncate_y = None, 0, 0
     at_once = None if job.enable_hr else _pass("Picture", job, job.width, job.height, job.steps)
-    with suppress(Refused):  # said in the view
+    advice = ""
+    try:
         if options.method is Method.NATIVE_FIRST and (arranged := arrangement(job, options)):
             vars(job).update(arranged.fields)
+    except InOnePass as reason:
+        advice = str(reason)
+    except Refused:  # said in the view
+        pass
     if at_once and not job.enable_hr:
-        return view(job, options, [at_once])
+        return view(job, options, [at_once], advice=advice)
     return view(job, options, _two_passes(job), at_once)
 
 

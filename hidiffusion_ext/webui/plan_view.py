@@ -47,7 +47,9 @@ class PlannedPass:
     sampler: SamplerKind | None = None
 
 
-def view(job: Any, options: Options, passes: list[PlannedPass], at_once: PlannedPass | None = None) -> dict[str, Any]:
+def view(
+    job: Any, options: Options, passes: list[PlannedPass], at_once: PlannedPass | None = None, *, advice: str = ""
+) -> dict[str, Any]:
     """The plan of a job as plain JSON values; nothing is loaded and nothing is changed.
 
     Args:
@@ -55,6 +57,7 @@ def view(job: Any, options: Options, passes: list[PlannedPass], at_once: Planned
         options: What would be asked for; `enabled` is not looked at.
         passes: The job's passes, first one first.
         at_once: The only pass it would have without HiDiffusion, if that makes others of it.
+        advice: A sentence on the job, if there is one.
 
     Returns:
         `model`: family and checkpoint in words; `refused`: why nothing can be done, a sentence or empty;
@@ -116,7 +119,7 @@ def view(job: Any, options: Options, passes: list[PlannedPass], at_once: Planned
         "refused": "",
         "mark": _speed(faster) if at_once or any(entry["active"] for entry in entries) else "nothing to do",
         "speed_up": round(faster, 2),
-        "advice": FAR if any(_is_far(plan) for plan in plans) else "",
+        "advice": advice or (FAR if any(_is_far(plan) for plan in plans) else ""),
         "passes": entries,
         "notes": notes,
         "without_effect": list(idle),

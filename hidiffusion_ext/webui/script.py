@@ -33,7 +33,7 @@ from ..hosts.compiled import eagerly
 from ..hosts.fallback import falling_back
 from ..hosts.guidance import changed_guidance
 from ..hosts.model import find_model, is_controlled
-from ..hosts.native_first import arrange, arranged_text, arrangement, ended_early, take_back
+from ..hosts.native_first import InOnePass, arrange, arranged_text, arrangement, ended_early, take_back
 from ..hosts.passes import plan_pass
 from ..hosts.sampling import around_next_pass
 from ..hosts.schedules import hires_latent
@@ -124,6 +124,9 @@ class HiDiffusionScript(scripts.Script):
                 logger.warning("the strength is a guess: %s", arranged.guessed)
         except Refused:  # said when the pass starts
             pass
+        except InOnePass as reason:
+            logger.info("%s", reason)
+            p.comment(f"HiDiffusion: {reason}")
         except Exception as error:
             logger.error(NOT_YOURS, exc_info=error)
             p.comment(f"HiDiffusion made the picture at once, without a native one first: unexpected: {error!r}.")

@@ -261,7 +261,7 @@ def test_the_cells_of_an_xyz_plot_are_the_pictures_of_single_jobs(host: Host) ->
 
 
 def test_a_plot_over_methods_leaves_no_hires_fix_behind(host: Host) -> None:
-    size = {**host.size(1024, 768), "steps": 4}
+    size = {**host.size(1024, 768), "steps": 8}
     methods = ["Native first", "HiDiffusion", "Relay", "Native first"]
     axes = plot(host, ("[HiDiffusion] Method", ",".join(methods)))
     _, info = host.txt2img(ON, script_name="X/Y/Z plot", script_args=axes, **size)
@@ -689,7 +689,7 @@ def told_hires_fix(info: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.mark.parametrize("batch", [{}, {"batch_size": 2, "n_iter": 2}])
 def test_native_first_is_what_its_text_says_of_hires_fix(host: Host, batch: dict[str, int]) -> None:
-    size = {**host.size(1024, 768), "steps": 6, **batch}
+    size = {**host.size(1024, 768), "steps": 8, **batch}
     images, info = host.txt2img({**ON, "method": "Native first"}, **size)
     by_hand = {**size, **told_hires_fix(info)}
     assert same(images, host.txt2img({**ON, "method": "Native first"}, **by_hand)[0])
@@ -698,7 +698,7 @@ def test_native_first_is_what_its_text_says_of_hires_fix(host: Host, batch: dict
 @pytest.mark.parametrize("method", SMALL_FIRST)
 def test_a_controlnet_with_a_small_picture_first(host: Host, method: str) -> None:
     unit = controlnet_unit(host, "control")
-    request = {**host.size(1024, 768), "steps": 6, **settings_for_controlnets(host)}
+    request = {**host.size(1024, 768), "steps": 8, **settings_for_controlnets(host)}
     options = {**ON, "method": method}
 
     def made(options: Any, *units: dict[str, Any], **payload: Any) -> tuple[list[np.ndarray], dict[str, Any]]:

@@ -19,9 +19,9 @@ from modules.infotext_utils import parse_generation_parameters
 from modules.processing import StableDiffusionProcessingTxt2Img, create_infotext, process_images
 
 LARGE = {
-    "width": 160,
-    "height": 192,
-    "steps": 2,
+    "width": 256,
+    "height": 256,
+    "steps": 6,
     "seed": 1,
     "prompt": "a cat",
     "sampler_name": "Euler",
@@ -83,7 +83,7 @@ def test_cells_of_a_plot_are_single_jobs(axis: str, values: list[str]) -> None:
         # The plot's own text is made of the cell when it is over, and asks for what made it.
         of_plot = create_infotext(cell, cell.all_prompts, cell.all_seeds)
         assert not of_hires_fix(of_plot)
-        assert "Size: 160x192" in of_plot
+        assert "Size: 256x256" in of_plot
         assert ("HiDiffusion native first: " in of_plot) == is_made_in_two
     assert asked(p) == {**before, "script_args_value": p.script_args}
 
@@ -127,7 +127,8 @@ def test_the_same_job_made_again_follows_its_new_settings(monkeypatch: pytest.Mo
 def test_every_size_is_that_of_one_pass(monkeypatch: pytest.MonkeyPatch) -> None:
     """The host cuts what is left over a multiple of 8."""
     monkeypatch.setattr(native_first, "native_side", lambda *_: 128)
-    monkeypatch.setattr(native_first, "_second_pass", lambda _: (6, 0.4, ""))
+    monkeypatch.setattr(native_first, "_numbers_of_steps", lambda *_: range(6, 8))
+    monkeypatch.setattr(native_first, "_second_pass", lambda *_: (6, 0.4, ""))
     found = 0
     for width, height in itertools.product([*range(120, 400, 5), 1000], [*range(120, 480, 5), 803]):
         job = StableDiffusionProcessingTxt2Img(width=width, height=height)

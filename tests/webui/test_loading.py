@@ -29,9 +29,9 @@ def copies(tmp_path: Path) -> Iterator[list[Path]]:
     server.create_app([REPOSITORY])
 
 
-def made(app: object, **settings: object) -> tuple[str, dict[str, str]]:
+def made(app: object, steps: int = 2, **settings: object) -> tuple[str, dict[str, str]]:
     """A picture by the page's API, and what its infotext says."""
-    payload = {"width": 256, "height": 256, "steps": 2, "seed": 1, "prompt": "a cat"}
+    payload: dict[str, object] = {"width": 256, "height": 256, "steps": steps, "seed": 1, "prompt": "a cat"}
     payload["alwayson_scripts"] = {"HiDiffusion": {"args": [{"enabled": True, "native_size": 128, **settings}]}}
     response = TestClient(app).post("/sdapi/v1/txt2img", json=payload)  # type: ignore[arg-type]
     assert response.status_code == 200, response.text
@@ -92,7 +92,7 @@ def test_controlnet_fits_its_picture_to_both_passes_of_native_first(tmp_path: Pa
     scripts_of.mkdir(parents=True)
     (scripts_of / "controlnet.py").write_text(CONTROLNET)
     try:
-        _, told = made(server.create_app([scripts_of.parent, REPOSITORY]), method="Native first")
+        _, told = made(server.create_app([scripts_of.parent, REPOSITORY]), steps=6, method="Native first")
     finally:
         server.create_app([REPOSITORY])
     assert told["Seen"] == [128, True, 256]

@@ -51,6 +51,19 @@ def test_name_and_prediction() -> None:
     assert find_model(job(model=wrapped(UNET))).prediction == "noise"
 
 
+@pytest.mark.parametrize(
+    ("name", "metadata", "title"),
+    [
+        ("playground/juggernaut.safetensors", {}, "juggernaut.safetensors"),
+        ("mine\\playground-v2.safetensors", None, "playground-v2.safetensors"),
+        ("renamed.safetensors", {"modelspec.title": "Playground v2"}, "Playground v2"),
+    ],
+)
+def test_a_file_says_what_it_is_and_its_folder_does_not(name: str, metadata: Any, title: str) -> None:
+    info = SimpleNamespace(name=name, metadata=metadata)
+    assert find_model(job(model=wrapped(UNET), sd_checkpoint_info=info)).title == title
+
+
 class Sampling:
     """What the Forge family has beside a UNet, with its arithmetic; `denoised` is of (latent, answer, sigma)."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from copy import copy
 from pathlib import Path
@@ -18,7 +19,7 @@ from hidiffusion_ext.core.options import SETTINGS
 from hidiffusion_ext.core.plan import Technique
 from hidiffusion_ext.core.schedule import DISCRETE
 from hidiffusion_ext.hosts import native_first, passes
-from hidiffusion_ext.hosts.native_first import upscalers, usual_upscaler
+from hidiffusion_ext.hosts.native_first import NO_TIME, upscalers, usual_upscaler
 from hidiffusion_ext.webui import infotext, script
 from hidiffusion_ext.webui.plan_view import OWN_SECOND_PASS
 from hidiffusion_ext.webui.script import AFTER_CONTROLNET, HiDiffusionScript
@@ -26,7 +27,7 @@ from modules import sd_models, shared
 from modules.infotext_utils import parse_generation_parameters
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-LARGE = {"width": 192, "height": 256, "steps": 8}
+LARGE = {"width": 192, "height": 256, "steps": 12}
 SAMPLERS = [("Euler a", "Automatic"), ("DPM++ 2M", "Karras"), ("DPM++ SDE", "Exponential"), ("DDIM", "Automatic")]
 
 
@@ -239,7 +240,7 @@ IDLE = {
 
 @pytest.mark.parametrize("idle", IDLE)
 def test_what_counts_for_nothing_without_hires_fix_counts_for_nothing(client: TestClient, idle: str) -> None:
-    size = {**LARGE, "steps": 2}
+    size = {**LARGE, "steps": 6}
     (expected, told), (pictures, told_beside_it) = made(client, {}, **size), made(client, {}, **size, **IDLE[idle])
     assert pictures == expected
     assert told_beside_it["infotexts"] == told["infotexts"]
@@ -249,7 +250,7 @@ def test_a_second_pass_with_nothing_left_in_it(client: TestClient, monkeypatch: 
     """As with token merging in it: the picture is made in two passes all the same, says so, and pastes back."""
     reason = "no MSW-MSA because token merging is on"
     monkeypatch.setattr(passes, "conflicts", lambda *_: {Technique.MSW_MSA: "token merging is on"})
-    pictures, told = made(client, {"rau_net": False}, **LARGE | {"steps": 2})
+    pictures, told = made(client, {"rau_net": False}, **LARGE | {"steps": 8})
     said = told["extra_generation_params"]
     assert said["HiDiffusion refused"] == reason
     assert said["HiDiffusion native first"].startswith("120x160, then 192x256 at a strength of ")
@@ -270,7 +271,7 @@ def test_a_second_pass_with_nothing_left_in_it(client: TestClient, monkeypatch: 
 def test_a_strength_that_is_a_guess_is_told_so(
     client: TestClient, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(native_first, "asked_schedule", raising(LookupError("no such levels")))
+    monkeypatch.setattr(native_first, "Asking", lambda job: raising(LookupError("no such levels")))
     _, told = made(client, {}, **LARGE)
     said = told["extra_generation_params"]
     assert said["HiDiffusion native first"] == "120x160, then 192x256 at a strength of 0.35 (a guess)"
@@ -308,6 +309,27 @@ def test_the_plan_shows_both_passes_and_the_whole_jobs_work(client: TestClient) 
     assert "method" not in at_once["notes"]
     assert told["speed_up"] > at_once["speed_up"] > 1
     assert plan(client, width=128, height=128)["mark"] == "nothing to do"
+
+
+@pytest.mark.parametrize("payload", [{}, {"sampler_name": "DPM++ 2M", "scheduler": "Karras"}, {"cfg_scale": 1}])
+def test_with_few_steps_it_is_no_slower_than_a_picture_at_once(client: TestClient, payload: dict[str, Any]) -> None:
+    sizes = [(256, 256), (192, 192), (512, 256)]
+    for (width, height), steps in itertools.product(sizes, (1, 2, 4, 6, 10)):
+        told = plan(client, width=width, height=height, steps=steps, **payload)
+        assert told["speed_up"] >= 1
+        last = told["passes"][-1]
+        assert last["steps"] >= min(6, steps / 2)
+        assert bool(told["advice"]) == (len(told["passes"]) == 1)
+
+
+def test_with_very_few_steps_it_is_one_pass_and_says_so(client: TestClient) -> None:
+    few = {"width": 256, "height": 256, "steps": 1}
+    told = plan(client, **few)
+    assert ([one["name"] for one in told["passes"]], told["advice"]) == (["Picture"], NO_TIME)
+    pictures, said = made(client, {}, **few)
+    assert pictures == made(client, {"method": "HiDiffusion"}, **few)[0]
+    assert not any(key.startswith("Hires") for key in said["extra_generation_params"])
+    assert said["extra_generation_params"]["HiDiffusion"] == told["passes"][0]["text"]
 
 
 def test_the_upscaler_is_the_settings(client: TestClient) -> None:

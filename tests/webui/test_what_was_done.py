@@ -167,20 +167,20 @@ def pressed(button: str, at: int) -> Iterator[None]:
     [
         ("interrupt", 2, 128, [ENDED_EARLY % (128, 128)]),
         ("skip", 2, 256, [SECOND, f"after the pass: {NOTHING_YET}"]),
-        ("interrupt", 6, 256, [SECOND]),
-        ("skip", 6, 256, [SECOND]),
+        ("interrupt", 10, 256, [SECOND]),
+        ("skip", 10, 256, [SECOND]),
     ],
 )
 def test_native_first_that_is_stopped(host: Host, button: str, at: int, size: int, told: list[str]) -> None:
     """In its first pass, or in its second one."""
     with pressed(button, at):
-        pictures, noted, _ = host.job({"method": "Native first"})
+        pictures, noted, _ = host.job({"method": "Native first"}, steps=8)
     announced, first, *after = host.log
     assert announced.startswith("128x128 first, then 256x256 at a strength of ")
     assert first.startswith("SD1.5, 128x128: nothing to do")
     assert after == told
     assert len(pictures[0]) == 3 * size**2
-    assert ("HiDiffusion hires" in noted) == (at == 6)
+    assert ("HiDiffusion hires" in noted) == (at == 10)
 
 
 def test_a_reason_holds_for_its_own_batch(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
