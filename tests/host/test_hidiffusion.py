@@ -436,7 +436,7 @@ TWO_PASSES = {"hr_sampler_name": None, "hr_scheduler": None, "hr_additional_modu
     ("options", "beside"), [({"t1": 0.6, "t2": 0.3, "msw_msa": False}, {}), ({"method": "Native first"}, TWO_PASSES)]
 )
 def test_an_infotext_makes_the_same_picture_again(host: Host, options: dict[str, Any], beside: dict[str, Any]) -> None:
-    size = host.size(768, 768)
+    size = {**host.size(1024, 768), "steps": 8}
     try:
         host.webui.generate("txt2img", {"infotext": host.txt2img(**size)[1]["infotexts"][0]})
     except HTTPError:
