@@ -1,0 +1,81 @@
+"""How often a pass waits for its device: what reads a number from it, or copies to or from it."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from pretended_device import Pretended, PretendedDevice
+from unets import inputs, tiny_unet
+
+from hidiffusion_ext.core import (
+    Evaluation,
+    Method,
+    Options,
+    Plan,
+    Preset,
+    Run,
+    Schedule,
+    Situation,
+    anchored,
+    damped,
+    hidiffusion,
+    make_plan,
+    map_unet,
+    split_guidance,
+)
+
+UNET = tiny_unet()
+for module in UNET.modules():
+    for name, weight in module.named_parameters(recurse=False):
+        module._parameters[name] = Pretended.of(weight.data)
+LATENT = (18, 16)
+TIMESTEPS = (999.0, 600.0, 150.0)
+
+
+def test_the_device_counts_what_is_waited_for() -> None:
+    with PretendedDevice() as device:
+        x = device.put(torch.randn(3, 2))
+        torch.full((2,), 1.0, device=x.device) + x
+    assert not device.waits
+    for wait in (float, lambda x: x.cpu(), lambda x: x.tolist(), lambda x: torch.zeros(1).to(x.device), bool):
+        with PretendedDevice() as device:
+            wait(device.put(torch.ones(1)))
+        assert device.waits.total() == 1
+
+
+def waits(plan: Plan) -> tuple[int, int]:
+    """How often a pass with guidance waits for the device beside the UNet itself, and how often it calls the UNet."""
+    x, text = inputs(LATENT, batch=2)
+    with torch.no_grad(), PretendedDevice() as device:
+        given, text, calls = device.put(x), device.put(text), 0
+
+        def call(timestep: float) -> torch.Tensor:
+            nonlocal calls
+            calls += 1
+            return UNET(given, device.put(torch.full((2,), timestep)), context=text)
+
+        call(999.0)
+        own, calls = device.waits.total(), 0
+        run = Run(Schedule(TIMESTEPS))
+        changes = [damped(run)] if plan.damped.end else []
+        changes += [split_guidance(run, 2.0, plan.split_guidance)] if plan.split_guidance != 1 else []
+        changes += [anchored(run, given, 2.0, plan.anchor)] if plan.anchor else []
+        with hidiffusion(UNET, plan, run):
+            for timestep in TIMESTEPS:
+                uncond = call(timestep)
+                for change in changes:
+                    change(Evaluation(2 * uncond, uncond, lambda timestep=timestep: call(timestep)))
+    return device.waits.total() - (calls + 1) * own, calls
+
+
+@pytest.mark.parametrize("over_picture", [False, True])
+@pytest.mark.parametrize("method", Method)
+def test_a_call_waits_for_the_device_once(method: Method, over_picture: bool) -> None:
+    """Once its tables are there, which outlive a pass."""
+    situation = Situation(over_picture=over_picture)
+    options = Options(native_size=64, method=method, preset=Preset.X4, t1=0.5, t2=0.3, dispersion=True, anchor=0.5)
+    plan = make_plan(options, map_unet(UNET), LATENT, situation)
+    waits(plan)
+    waited, calls = waits(plan)
+    print(f"{method.value}: {waited} in {calls} calls")
+    assert waited <= calls
