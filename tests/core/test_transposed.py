@@ -17,9 +17,8 @@ import torch
 from any_options import options
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from leftovers import UNETS
 from torch import nn
-from ways import CASES, SCHEDULE, SIZES, Pictures, error, evaluated, ways
+from ways import CASES, SCHEDULE, SIZES, UNETS, Pictures, error, evaluated, ways
 from ways import turned as turned_map
 
 from hidiffusion_ext.core import (
@@ -40,7 +39,7 @@ from hidiffusion_ext.core.native_first import first_size
 from hidiffusion_ext.core.windows import SHIFTS, even_size, window_partition, window_shift
 from hidiffusion_ext.core.words import describe
 
-ROUNDINGS = 1e-3
+ROUNDINGS = 1e-4
 """Of a UNet whose sums are made in another order."""
 
 
