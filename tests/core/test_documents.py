@@ -1,4 +1,4 @@
-"""What the documents point to is there: files, folders, tests by name, and every picture of docs/ is shown somewhere."""
+"""What the documents name is there: files, folders, tests by name; and every picture of docs/ is shown somewhere."""
 
 from __future__ import annotations
 
