@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any
 
-from modules import shared
+from modules import shared, ui
 
 from ..core import Options, Schedule
 from ..core.cost import count, plain
@@ -99,7 +99,8 @@ def arrangement(p: Any, options: Options) -> Arrangement | None:
     native = native_side(p, options)
     if not is_large((width, height), native):
         return None
-    first = first_size(width, height, native)
+    target = _target(width), _target(height)
+    first = first_size(*target, native)
     numbers = _numbers_of_steps(p, options, (first[1] // CELL, first[0] // CELL), (height // CELL, width // CELL))
     if not numbers:
         raise InOnePass(NO_TIME)
@@ -109,8 +110,10 @@ def arrangement(p: Any, options: Options) -> Arrangement | None:
         "height": first[1],
         "applied_old_hires_behavior_to": first,  # by a setting the host would take another first size
         "hr_scale": 1.0,
-        "hr_resize_x": width,
-        "hr_resize_y": height,
+        "hr_resize_x": target[0],
+        "hr_resize_y": target[1],
+        "truncate_x": (target[0] - width) // CELL,
+        "truncate_y": (target[1] - height) // CELL,
         "hr_upscaler": upscaler(),
         "hr_sampler_name": None,
         "hr_scheduler": p.scheduler,
@@ -126,6 +129,16 @@ def arrangement(p: Any, options: Options) -> Arrangement | None:
     fields |= {"hr_second_pass_steps": steps, "denoising_strength": strength}
     text = f"{first[0]}x{first[1]}, then {width}x{height} at a strength of {strength:g}"
     return Arrangement(fields, text + " (a guess)" * bool(guessed), guessed)
+
+
+def _target(side: int) -> int:
+    """The side in pixels that a second pass is asked for, of which the host cuts off what is too much: Forge Neo makes
+    hires fix's sides multiples of a size that one can choose.
+    """
+    made, asked = getattr(ui, "sRound", int), side
+    while made(asked) < side:
+        asked += CELL
+    return made(asked)
 
 
 def arrange(p: Any, arranged: Arrangement) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 from copy import copy
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from hidiffusion_ext.hosts.native_first import NO_TIME, upscalers, usual_upscale
 from hidiffusion_ext.webui import infotext, script
 from hidiffusion_ext.webui.plan_view import OWN_SECOND_PASS
 from hidiffusion_ext.webui.script import AFTER_CONTROLNET, HiDiffusionScript
-from modules import sd_models, shared
+from modules import processing, sd_models, shared
 from modules.infotext_utils import parse_generation_parameters
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -349,3 +350,26 @@ def test_a_host_that_has_lanczos_by_no_name(client: TestClient, monkeypatch: pyt
     assert told["extra_generation_params"]["Hires upscaler"] == "None"
     assert pictures == expected
     assert usual_upscaler() in upscalers()  # what the Settings page offers
+
+
+def test_the_picture_has_the_size_asked_for_where_the_host_makes_hires_sides_multiples(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As Forge Neo, which rounds to the nearest one and cuts nothing off by itself."""
+
+    def rounded(side: float) -> int:
+        return math.floor(side / 64 + 0.5) * 64
+
+    def calculate_target_resolution(job: Any) -> None:
+        job.hr_upscale_to_x, job.hr_upscale_to_y = rounded(job.hr_resize_x), rounded(job.hr_resize_y)
+
+    monkeypatch.setattr(native_first.ui, "sRound", rounded, raising=False)
+    monkeypatch.setattr(
+        processing.StableDiffusionProcessingTxt2Img, "calculate_target_resolution", calculate_target_resolution
+    )
+    for width, height in [(192, 256), (200, 264), (216, 280)]:
+        ((size, _),), told = made(client, {}, width=width, height=height, steps=8)
+        assert size == (width, height)
+        assert told["extra_generation_params"]["HiDiffusion native first"].count(f"then {width}x{height} at") == 1
+        _, second = plan(client, width=width, height=height, steps=8)["passes"]
+        assert (second["width"], second["height"]) == (width, height)
