@@ -24,7 +24,7 @@ from hidiffusion_ext.hosts.native_first import NO_TIME, upscalers, usual_upscale
 from hidiffusion_ext.webui import infotext, script
 from hidiffusion_ext.webui.plan_view import OWN_SECOND_PASS
 from hidiffusion_ext.webui.script import AFTER_CONTROLNET, HiDiffusionScript
-from modules import processing, sd_models, shared
+from modules import processing, sd_models, shared, ui
 from modules.infotext_utils import parse_generation_parameters
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -363,7 +363,7 @@ def test_the_picture_has_the_size_asked_for_where_the_host_makes_hires_sides_mul
     def calculate_target_resolution(job: Any) -> None:
         job.hr_upscale_to_x, job.hr_upscale_to_y = rounded(job.hr_resize_x), rounded(job.hr_resize_y)
 
-    monkeypatch.setattr(native_first.ui, "sRound", rounded, raising=False)
+    monkeypatch.setattr(ui, "sRound", rounded, raising=False)
     monkeypatch.setattr(
         processing.StableDiffusionProcessingTxt2Img, "calculate_target_resolution", calculate_target_resolution
     )
