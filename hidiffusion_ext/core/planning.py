@@ -1,6 +1,6 @@
 """Decides, before anything is touched, what one sampling pass gets: what holds for every method, then the method's own.
 
-The methods' numbers are in `planning_hidiffusion` and `planning_scalecrafter`.
+The methods' numbers are in `planning_hidiffusion`, `planning_scalecrafter` and `planning_relay`.
 """
 
 from __future__ import annotations
