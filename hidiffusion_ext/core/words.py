@@ -135,8 +135,6 @@ def _end(plan: Plan, work: Work, span: Span, schedule: Schedule, done: Done | No
     if done is None:
         steps = plan.guided(schedule, span) if work in ON_GUIDANCE else schedule.steps_inside(span)
         return steps[-1] + 1 if steps else 0
-    if not schedule.steps_inside(span):
-        return 0
     least = done.least.get(work, math.inf)
     with_it = [timestep for timestep in done.called if timestep >= least and schedule.inside(span, timestep)]
     return done.step(schedule, min(with_it)) if with_it else 0

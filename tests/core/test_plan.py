@@ -22,7 +22,7 @@ from hidiffusion_ext.core import (
 from hidiffusion_ext.core.cost import count
 from hidiffusion_ext.core.native_first import first_size
 from hidiffusion_ext.core.plan import Technique
-from hidiffusion_ext.core.sizes import Size, resized
+from hidiffusion_ext.core.sizes import Size
 from hidiffusion_ext.core.words import describe
 
 MAPS = {family: map_unet(tiny_unet(family)) for family in Family}
@@ -171,21 +171,6 @@ def test_any_native_size_has_a_plan(native: int, latent: Size) -> None:
     assert min(first_size(latent[1] * 8, latent[0] * 8, native)) >= 8
 
 
-@pytest.mark.parametrize(
-    ("size", "area", "found"),
-    [
-        ((32, 32), 9, (3, 3)),
-        ((48, 32), 54, (9, 6)),
-        ((170, 8), 256, (80, 4)),  # no side of the shorter one's multiples has the area, a side of the longer one's has
-        ((40, 40), 0.02, (1, 1)),
-        ((36, 64), 4096, (48, 85)),
-    ],
-)
-def test_odd_sides_are_candidates_and_a_size_on_its_side_is_the_size(size: Size, area: float, found: Size) -> None:
-    assert resized(size, area, tolerance=0.005) == found
-    assert resized((size[1], size[0]), area, tolerance=0.005) == (found[1], found[0])
-
-
 @pytest.mark.parametrize("t1", [0.0, 0.1, 0.5])
 def test_more_of_t2_never_takes_anything_away_on_sdxl(t1: float) -> None:
     before = [set(found) for found in steps(plan(Family.SDXL, 2048, 2048, t1=t1))]
@@ -202,6 +187,13 @@ def test_the_presets_own_thresholds_are_told_beside_ones_own() -> None:
         (plan(Family.SDXL, 2048, 2048, Situation(controlnet=True)), (0.5, 0.0)),
         (plan(Family.SD1, 1024, 1024, method="ScaleCrafter", t1=0.9), (0.6, 0.0)),
         (plan(Family.SD1, 1024, 1024, rau_net=False), (0.4, 0.0)),
+        (plan(Family.SD1, 2048, 2048, preset="2x"), (0.4, 0.0)),
+        (plan(Family.SD1, 1024, 1024, preset="4x"), (0.7, 0.3)),
+        (plan(Family.SD1, 2048, 2048, Situation(over_picture=True)), (0.4, 0.3)),
+        (plan(Family.SDXL, 3072, 3072), (0.4, 0.0)),
+        (plan(Family.SDXL, 4096, 4096, Situation(controlnet=True)), (0.7, 0.3)),
+        (plan(Family.SDXL, 1024, 1024, preset="Turbo"), (0.5, 0.0)),
+        (plan(Family.SDXL, 1024, 1024, Situation(over_picture=True), preset="Turbo"), (0.4, 0.0)),
         (plan(Family.SDXL, 4096, 4096, Situation(conflicts={Technique.RAU_NET: "of a reason"})), (0.7, 0.3)),
     ]:
         assert (made.preset_t1, made.preset_t2) == values

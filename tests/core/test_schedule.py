@@ -88,6 +88,7 @@ def test_other_units_than_the_number_of_the_timestep() -> None:
     [
         ([999, 749, 500, 250], 0),
         ([751, 501, 251, 1], 0),
+        ([799, 599, 399, 199], 1),
         ([500, 400, 300, 200, 100], 4),
         ([300, 200], 6),
         ([300], 0),
@@ -111,3 +112,63 @@ def test_what_is_left_is_told_in_shares_of_the_schedule_and_of_the_variance() ->
     assert DISCRETE.noise(300.5) == pytest.approx((DISCRETE.noise(300) + DISCRETE.noise(301)) / 2)
     two = NoiseLevels([-1.5, 0.5], [1.0, 3.0])
     assert (two.left(-0.5), two.noise(-0.5)) == (0.25, pytest.approx((0.5 + 0.9) / 2))
+
+
+def test_the_ends_of_a_noise_schedule() -> None:
+    assert (DISCRETE.most, DISCRETE.tolerance) == (999, 0.5)
+    assert [DISCRETE.after(share) for share in (0, 1e-4, 0.001, 0.25, 0.9995, 1)] == pytest.approx(
+        [math.inf, 999, 999, 750, 0.5, -math.inf]
+    )
+    quarters = NoiseLevels([-1.5, 0.5, 4.5], [1.0, 3.0, 9.0])
+    assert (quarters.most, quarters.tolerance) == (4.5, 1.5)
+    assert [quarters.after(share) for share in (0.1, 0.5, 0.9)] == pytest.approx([4.5, 2.5, -0.9])
+    schedule = Schedule([999, 500, 0])  # calls with more noise than the model knows, and with less
+    assert [schedule.inside(Span(0, 1), t) for t in (1e6, 999, 0, -20)] == [True] * 4
+    assert [schedule.inside(Span(0, 0.5), t) for t in (1e6, 999.4, 500)] == [True, True, False]
+    assert [schedule.inside(Span(0.5, 1), t) for t in (999, 500, 0, -20)] == [False, True, True, True]
+
+
+def test_the_sigmas_of_stable_diffusion() -> None:
+    """The least and the most are in every host's samplers; the others lie between."""
+    assert [DISCRETE.sigma(t) for t in (0, 999)] == pytest.approx([0.02917, 14.6146], rel=1e-4)
+    assert [DISCRETE.at_sigma(sigma) for sigma in (0.001, 0.02917, 14.6146, 100)] == pytest.approx(
+        [0, 0, 999, 999], abs=0.01
+    )
+
+
+@given(st.floats(0, 999))
+def test_the_timestep_of_a_sigma_is_where_it_is(timestep: float) -> None:
+    assert DISCRETE.at_sigma(DISCRETE.sigma(timestep)) == pytest.approx(timestep, abs=1e-4)
+
+
+def test_a_call_is_a_steps_own_to_half_a_level() -> None:
+    """As hosts round: half precision, whole numbers."""
+    schedule = Schedule([900, 700, 500])
+    assert [schedule.has(t) for t in (900, 899.5, 700.5, 700.6, 699.4, 800, 499.5, 2000)] == [
+        True, True, True, False, False, False, True, False,
+    ]  # fmt: skip
+    assert [schedule.begun(t) for t in (2000, 900, 700.6, 700.5, 699, 500.5, -1)] == [1, 1, 1, 2, 2, 3, 3]
+    assert [schedule.step(t) for t in (801, 799, 601, 599)] == [0, 1, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("timesteps", "inside"),
+    [
+        # A step that lies on the end is over; what hosts make of it by rounding is the same.
+        ([700, 600, 500], {700: True, 600.5: False, 600: False, 599.5: False}),
+        ([700, 600.2, 500], {700: True, 600.6: True, 599.8: True, 500: False}),
+        ([700, 601.4, 600, 500], {601.4: True, 600.6: True, 600.4: False, 600: False}),
+        ([700, 550], {610: True, 590: False}),  # where there is no step, at its noise
+        # Steps nearer to one another than hosts round: each to where it is nearer.
+        ([700, 600.4, 599.9, 500], {600.4: True, 600.2: True, 600.1: False, 599.9: False}),
+    ],
+)
+def test_an_end_keeps_clear_of_the_steps(timesteps: list[float], inside: dict[float, bool]) -> None:
+    schedule = Schedule(timesteps)
+    assert {t: schedule.inside(Span(0, 0.4), t) for t in inside} == inside
+
+
+def test_steps_that_do_not_fall_are_still_in_the_order_of_their_noise() -> None:
+    """As where a sampler adds noise before some of its steps alone."""
+    schedule = Schedule([600, 640, 620, 500])
+    assert [schedule.step(t) for t in (640, 625, 610, 500)] == [0, 1, 2, 3]
