@@ -61,6 +61,8 @@ def _transform_on(device: torch.device) -> torch.Tensor:
 
 def dispersed_kernel(kernel: torch.Tensor) -> torch.Tensor:
     """[O, I, 3, 3] -> [O, I, 5, 5], in the kernel's dtype and on its device."""
+    if kernel.dtype is torch.float32:
+        return _spread(kernel)
     large = kernel.new_empty(*kernel.shape[:2], LARGE, LARGE)
     for first in range(0, len(kernel), AT_ONCE):
         few = slice(first, first + AT_ONCE)
