@@ -44,7 +44,7 @@ class Technique(Enum):
 GUIDANCE = {Technique.DAMPED_GUIDANCE, Technique.SPLIT_GUIDANCE, Technique.ANCHOR}
 """What works on guidance."""
 
-FEATURES = {Technique.RAU_NET, Technique.REDILATION, Technique.RELAY}
+FEATURES = (Technique.RAU_NET, Technique.REDILATION, Technique.RELAY)
 """What a method changes feature maps by."""
 
 

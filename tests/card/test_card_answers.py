@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import torch
 from card import Card
-from leftovers import snapshot
 from parity import CASES, TOLERANCE, largest_difference
+from snapshot import snapshot
 from unets import inputs, tiny_unet, uniform_timesteps
 
 from benchmarks.speed.subjects import in_precision

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from card import Card, Memory
 from einops import rearrange
-from leftovers import snapshot
+from snapshot import snapshot
 from unets import tiny_shape
 
 from benchmarks.speed import subjects

@@ -89,10 +89,13 @@ def largest_difference(
             patch.setattr(official, name, value)
         official.apply_hidiffusion(DiffusionPipeline(theirs, case.official_name, total))  # type: ignore[arg-type]
         theirs.info["is_playground"] = case.situation.playground  # the official code reads it from the pipeline's name
-        with hidiffusion(unet, plan, Run(Schedule(timesteps), generator)):
+        run = Run(Schedule(timesteps), generator)
+        with hidiffusion(unet, plan, run):
             for step, before in zip(steps, [-1, *steps]):
                 if step != before + 1:
                     _count_to(theirs, step)
+                    run.timesteps = [timesteps[step - 1]]
+                    run.random_index(0, len(plan.windows))  # the steps that are left out have drawn theirs
                 x, context = (each.to(device) for each in inputs(latent, in_channels=case.in_channels, seed=step))
                 t = torch.tensor([timesteps[step]], device=device)
                 generator.manual_seed(step)

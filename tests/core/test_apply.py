@@ -287,8 +287,8 @@ def test_patched_modules_are_counted() -> None:
     unet = UNETS[Family.SD1]
     assert hooks(unet) == 0
     with hidiffusion(unet, paper_plan(unet, (32, 32)), new_run()):
-        # the UNet, the strided convolution twice, pool and undo, three upsamplers, five attentions twice
-        assert hooks(unet) == 1 + 2 + 2 + 3 + 10
+        # the UNet, the strided convolution thrice, pool and undo, three upsamplers, five attentions twice
+        assert hooks(unet) == 1 + 3 + 2 + 3 + 10
     assert hooks(unet) == 0
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from leftovers import snapshot
+from snapshot import snapshot
 from torch import nn
 from unets import inputs, tiny_unet, uniform_timesteps
 

@@ -14,8 +14,8 @@ SCRIPTS = sorted(ROOT.glob("javascript/*.js"))
 
 IMPORTS = {
     "__future__", "bisect", "collections", "contextlib", "copy", "dataclasses", "enum", "functools", "html",
-    "importlib", "inspect", "itertools", "json", "logging", "math", "operator", "reprlib", "secrets", "sys",
-    "traceback", "types", "typing",
+    "importlib", "inspect", "itertools", "json", "logging", "math", "operator", "re", "reprlib", "secrets", "sys",
+    "traceback", "types", "typing", "weakref",
     "torch", "einops", "gradio", "fastapi",
     "modules", "launch", "hidiffusion_ext",  # the host's, and its own
 }  # fmt: skip

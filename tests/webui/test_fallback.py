@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 import torch
 from faults import PLACES, Fault, Interrupted, random_options
-from leftovers import UNETS, snapshot
+from leftovers import UNETS
+from snapshot import snapshot
 from torch import nn
 from unets import inputs, uniform_timesteps
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from job_host import HIRES, SCALECRAFTER, Host
-from leftovers import snapshot
+from snapshot import snapshot
 
 from hidiffusion_ext.webui import account, infotext
 from hidiffusion_ext.webui.log import NOT_YOURS

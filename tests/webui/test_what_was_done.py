@@ -176,7 +176,7 @@ def test_native_first_that_is_stopped(host: Host, button: str, at: int, size: in
     with pressed(button, at):
         pictures, noted, _ = host.job({"method": "Native first"}, steps=8)
     announced, first, *after = host.log
-    assert announced.startswith("128x128 first, then 256x256 at a strength of ")
+    assert announced.startswith("128x128, then 256x256 at a strength of ")
     assert first.startswith("SD1.5, 128x128: nothing to do")
     assert after == told
     assert len(pictures[0]) == 3 * size**2
@@ -198,14 +198,21 @@ def test_a_reason_holds_for_its_own_batch(host: Host, monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize(
-    "job", [{**HIRES, "denoising_strength": 0.3}, {"settings": {"method": "Native first"}, "steps": 8}]
+    ("job", "where"),
+    [
+        ({**HIRES, "denoising_strength": 0.3}, ""),
+        ({"settings": {"method": "Native first"}, "steps": 8}, " in the second pass"),
+    ],
+    ids=["hires fix", "Native first"],
 )
 def test_what_gave_way_is_said_where_the_rest_has_nothing_to_do(
-    host: Host, monkeypatch: pytest.MonkeyPatch, job: dict[str, Any]
+    host: Host, monkeypatch: pytest.MonkeyPatch, job: dict[str, Any], where: str
 ) -> None:
     monkeypatch.setattr(passes, "conflicts", lambda *args: {Technique.MSW_MSA: "HyperTile is on"})
     reason = f"no MSW-MSA because HyperTile is on, no RAU-Net because {SETTLED}"
     pictures, noted, _ = host.job(**{"settings": {}, **job})
     assert len(pictures) == 1
-    assert noted == {"HiDiffusion refused": reason}
-    assert host.said == [f"not used: {reason}"]
+    assert noted["HiDiffusion refused"] == reason
+    assert not {"HiDiffusion", "HiDiffusion hires"} & set(noted)
+    assert ("HiDiffusion native first" in noted) == bool(where)
+    assert host.said == [f"not used{where}: {reason}"]
