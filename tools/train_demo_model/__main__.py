@@ -36,7 +36,7 @@ def main() -> None:
 
 def _parser() -> argparse.ArgumentParser:
     common = argparse.ArgumentParser(add_help=False)
-    common.add_argument("--work", type=Path, required=True, help="folder for checkpoints, cache, logs and samples")
+    common.add_argument("--work", type=Path, required=True, help="folder for checkpoints, logs and samples")
     common.add_argument("--device", default="cpu", help="cpu (default) or cuda")
     common.add_argument("--threads", type=int, help="CPU threads (default: torch's own choice)")
     common.add_argument("--seed", type=int, default=0)

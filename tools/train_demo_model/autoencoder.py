@@ -32,7 +32,7 @@ def train_autoencoder(run: Run, glyphs: list[Glyph], iterations: int, decoder_on
     """Trains up to `iterations` in all, from the checkpoint in the run's folder if there is one.
 
     With `start`, an exported model's folder, its autoencoder is trained further. With `decoder_only` the latents stay
-    what they are, so a cache and a UNet made from them stay valid.
+    what they are, so a UNet trained on them stays valid.
     """
     torch.manual_seed(run.seed)
     model = Autoencoder().to(run.device)
