@@ -19,10 +19,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 from job_host import Host
 from snapshot import snapshot
-from stories import NEIGHBOURS, Job, Made, Settings, Witness, at_call, claimed
+from stories import NEIGHBOURS, SEEN, Job, Made, Settings, Witness, at_call, claimed
 
 from hidiffusion_ext.core import Method, patching
 from hidiffusion_ext.core.options import SETTINGS, Choice
+from hidiffusion_ext.core.plan import Technique
 from hidiffusion_ext.webui import infotext
 from hidiffusion_ext.webui.infotext import FIRST_PASS, HIRES_PASS, REFUSED
 from modules import sd_models, shared
@@ -160,7 +161,8 @@ class Stories(RuleBasedStateMachine):
             assert for_good or passes[0] not in self.reference(job).said
         else:
             assert self.same(job, made) if not passes else not for_good
-            assert not passes or "switched off" in made.said[REFUSED]
+            if passes:
+                self.tells_what_failed(job, made, hires=passes[0] == HIRES_PASS)
 
     @rule(job=JOBS, call=st.integers(1, 4))
     def ask_meanwhile(self, job: Job, call: int) -> None:
@@ -209,6 +211,13 @@ class Stories(RuleBasedStateMachine):
             assert claimed(made.said, hires=hires) == witness.seen[hires]
         return made
 
+    def tells_what_failed(self, job: Job, made: Made, *, hires: bool) -> None:
+        """After a failure that came once: what is left out of the pass, which is of what is in it, or all of us."""
+        (text,) = (text for text in made.said[REFUSED].split("; ") if "(Failure)" in text)
+        named = {technique for technique in Technique if technique.value in text}
+        assert text.startswith("no " if named else "switched off")
+        assert named & SEEN <= claimed(self.reference(job).said, hires=hires)
+
     def plan(self, job: Job) -> Any:
         query = {"width": job.width, "height": job.height, "steps": 3, "sampler_name": "Euler a", **job.settings}
         query |= {"method": job.method or Method.HIDIFFUSION}
@@ -249,3 +258,10 @@ def test_a_story_would_tell(host: Host, monkeypatch: pytest.MonkeyPatch, leak: C
     with pytest.raises((AssertionError, KeyError)):  # noqa: PT012  # whichever of them it is
         story.go_on(Job(Method.HIDIFFUSION), Job(None), by_copy=True, made_before=True)
         story.the_unet_is_what_it_was()
+
+
+@pytest.mark.parametrize("more", [(), (("msw_msa", False),)])
+def test_a_failure_that_comes_once_is_told(host: Host, more: Settings) -> None:
+    """With windows to go on with, and without."""
+    Stories.host = host
+    Stories().fail(Job(Method.SCALECRAFTER, more=more), call=2, for_good=False)
