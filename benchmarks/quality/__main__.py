@@ -25,7 +25,9 @@ from .cells import (  # noqa: E402
     NATIVE_ROW,
     RESTARTED_AT,
     SQUARE_2X,
+    SQUARE_3X,
     SQUARE_4X,
+    TALL,
     TRUE_ROW,
     WAYS,
     Cell,
@@ -44,7 +46,11 @@ if TYPE_CHECKING:
 RESULTS = ROOT / "benchmarks" / "results"
 COMMAND = "python -m benchmarks.quality"
 DOCUMENT = ROOT / "docs" / "quality.md"
-SHEETS = ROOT / "docs" / "quality"
+"""Gets the short table; the long ones stand in a document beside the rows."""
+
+SHEETS = {SQUARE_3X: ROOT / "docs/quality/384x384.jpg", TALL: ROOT / "docs/quality/384x192.jpg"}
+"""The sheets of pictures that the document shows, beside those of WAYS_SHEETS."""
+
 WAYS_SHEETS = ROOT / "docs" / "ways"
 MOST_ON_A_SHEET = 20
 
@@ -123,39 +129,32 @@ def _report(most: int, sampler: DemoSampler, store: Store) -> None:
     if not sampler.is_the_demo_model:
         return
     report.write_rows(rows, sampler.setting, figures)
-    report.plot(drawn, SHEETS / "quality.png")
-    sheets = _sheets(store, rows, captions)
+    report.plot(drawn, RESULTS / "quality.png")
+    _sheets(store, rows, captions)
     settings = (
         f"Made by `{COMMAND} --steps {sampler.steps} --guidance {sampler.guidance:g}`, demo model "
         f"`{sampler.setting.partition('-')[0]}`; seeds 1000 + number of the picture, of the native reference 500000 + "
         "number; n is stated per row."
     )
     metrics = report.metrics_text(json.loads((RESULTS / "metrics.json").read_text(encoding="utf-8")))
-    pictures = ["![figures](quality/quality.png)", *(f"![{sheet.stem}](quality/{sheet.name})" for sheet in sheets)]
-    insert_figures(DOCUMENT, "\n\n".join([settings, *tables, *pictures, metrics]), COMMAND)
+    long = [settings, *tables, "![The table as bars](quality.png)", metrics]
+    insert_figures(RESULTS / "quality.md", "\n\n".join(long), COMMAND)
+    insert_figures(DOCUMENT, report.summary(drawn), COMMAND)
 
 
-def _sheets(store: Store, rows: list[Row], captions: list[str]) -> list[Path]:
-    """One sheet of pictures per size: the same prompts' native ones on top, then the most important methods'.
+def _sheets(store: Store, rows: list[Row], captions: list[str]) -> None:
+    """The document's sheets: the same prompts' native pictures on top, then the most important methods'.
 
     A sheet of which some pictures are not on disk stays as it is.
     """
     from .report import picture_sheet
 
-    native, paths = Cell(NATIVE_ROW, 128, 128), []
-    large = sorted((row for row in rows if row.method != NATIVE_ROW), key=_size)
-    for (height, width), group in groupby(large, _size):
-        path = SHEETS / f"pictures-{height}x{width}.jpg"
-        shown = [Cell(row.method, height, width) for row in group][:MOST_ON_A_SHEET]
-        if all(store.complete(cell) for cell in (native, *shown)):
-            picture_sheet(store, [native, *shown], captions, path)
-        if path.exists():
-            paths.append(path)
-    return paths
-
-
-def _size(row: Row) -> tuple[int, int]:
-    return row.height, row.width
+    native = Cell(NATIVE_ROW, 128, 128)
+    for (height, width), path in SHEETS.items():
+        methods = [row.method for row in rows if (row.height, row.width) == (height, width)]
+        shown = [native, *(Cell(method, height, width) for method in methods[:MOST_ON_A_SHEET])]
+        if len(shown) > 1 and all(store.complete(cell) for cell in shown):
+            picture_sheet(store, shown, captions, path)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -1,4 +1,4 @@
-"""Writes the figures for people: a table, a plot and sheets of pictures under docs/, the rows as json."""
+"""Writes the figures for people: tables, a plot and sheets of pictures, and the rows as json."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 import matplotlib as mpl
 from PIL import Image, ImageDraw, ImageFont
 
-from .cells import Cell, Store, prompt_number
+from .cells import SQUARE_2X, SQUARE_3X, SQUARE_4X, TALL, WAYS, Cell, Store, prompt_number
 from .measures import Row, floor_of
 
 mpl.use("Agg")
@@ -43,6 +43,9 @@ HEADINGS = [
     "seam",
     "uneven",
 ]
+SUMMARISED = [SQUARE_2X, SQUARE_3X, SQUARE_4X, TALL]
+"""The sizes of the short table."""
+
 PANELS = [
     ("extra_object_rate", "extra objects (share of pictures)"),
     ("kid_b", "KID_b"),
@@ -92,6 +95,18 @@ def table(rows: Sequence[Row]) -> str:
             *map(_optional, (row.seam, row.unevenness)),
         ]
         lines.append("| " + " | ".join(map(str, cells)) + " |")
+    return "\n".join(lines)
+
+
+def summary(rows: Sequence[Row]) -> str:
+    """A short markdown table: how often each way repeats objects, and its detail; dashes where no row is."""
+    found = {(row.method, (row.height, row.width)): row for row in rows}
+    sizes = [f"{height}x{width}: extra objects | detail" for height, width in SUMMARISED]
+    lines = ["| way | " + " | ".join(sizes) + " |", "|---" * (1 + 2 * len(SUMMARISED)) + "|"]
+    for method in WAYS:
+        there = [found.get((method, size)) for size in SUMMARISED]
+        cells = [f"{row.extra_object_rate:.1%} | {row.detail:.2f}" if row else "– | –" for row in there]
+        lines.append(f"| {method} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 

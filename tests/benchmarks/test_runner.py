@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -31,6 +34,7 @@ from benchmarks.quality.report import (
     picture_sheet,
     plot,
     read_rows,
+    summary,
     table,
     truth_table,
     ways_sheet,
@@ -38,6 +42,7 @@ from benchmarks.quality.report import (
 )
 from benchmarks.quality.running import fill_cells
 
+ROOT = Path(__file__).resolve().parents[2]
 DIRECT, REFERENCE = Cell("direct", 256, 128), Cell(REFERENCE_ROW, 128, 128)
 
 
@@ -187,6 +192,15 @@ def test_a_document_without_a_place_for_figures_is_refused(tmp_path: Path) -> No
     document.write_text("nothing", encoding="utf-8")
     with pytest.raises(ValueError, match="no place"):
         insert_figures(document, "figures", "a command")
+
+
+def test_the_documents_have_the_figures_of_the_rows() -> None:
+    figures = json.loads((ROOT / "benchmarks/results/quality.json").read_text(encoding="utf-8"))
+    rows = cast("Any", [SimpleNamespace(**row) for row in figures["rows"] if "restarted" not in row["method"]])
+    assert table(rows) in (ROOT / "benchmarks/results/quality.md").read_text(encoding="utf-8")
+    short = (ROOT / "docs/quality.md").read_text(encoding="utf-8")
+    assert summary(rows) in short
+    assert figures["setting"].partition("-")[0] in short
 
 
 def test_the_kept_classifier_and_counts_fit_together() -> None:
