@@ -19,13 +19,15 @@ from benchmarks.documents import insert_figures  # noqa: E402
 
 from .overhead import overhead  # noqa: E402
 from .profiling import profile_in_turns, profile_table  # noqa: E402
-from .report import plot, rows, table, update_file  # noqa: E402
+from .report import plot, rows, summary, table, update_file  # noqa: E402
 from .subjects import AUTOENCODER, BASELINE, MODELS, VANILLA, Setting, Subject  # noqa: E402
 from .timing import time_in_turns, time_once  # noqa: E402
 from .window_attention import window_attention  # noqa: E402
 
 COMMAND = "python -m benchmarks.speed"
 DOCUMENT = ROOT / "docs" / "performance.md"
+"""Gets the short table; the long ones stand in a document beside the rows."""
+
 RESULTS = ROOT / "benchmarks" / "results"
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -58,7 +60,8 @@ def _measure(setting: Setting, arguments: argparse.Namespace) -> None:
     if not arguments.dry_run:
         everything = update_file(RESULTS / "speed.json", measured)
         plot(everything, RESULTS / "speed.png")
-        insert_figures(DOCUMENT, table(everything), COMMAND)
+        insert_figures(RESULTS / "speed.md", table(everything), COMMAND)
+        insert_figures(DOCUMENT, summary(everything), COMMAND)
     if arguments.profile:
         print(profile_table(profile_in_turns(methods, arguments.repeats, setting.device)), flush=True)
     del subject, methods

@@ -24,6 +24,16 @@ ROWS_PER_PICTURE = 2
 COMPARABLE = "RAU-Net + MSW-MSA"
 """What the official code does by default."""
 
+SUMMARISED = {
+    COMPARABLE: "HiDiffusion",
+    "Relay": "Relay",
+    "hires fix": "hires fix by hand",
+    "Native first": "Native first",
+    "HyperTile": "HyperTile",
+    OFFICIAL: "official code",
+}
+"""The methods of the short table, and what they are called there."""
+
 
 @dataclass(frozen=True)
 class Row:
@@ -72,9 +82,14 @@ def rows(setting: Setting, timings: Sequence[Timing]) -> list[Row]:
             result += [row(timing.phase.name, [timing], [1], 1) for timing in phases]
         result.append(row(PASS, phases, _calls(phases, setting.steps), setting.steps))
         for steps in JOBS if pictures else ():
-            result.append(row(f"job of {steps} steps", phases, _calls(phases, steps), steps, pictures))
+            result.append(row(_job(steps), phases, _calls(phases, steps), steps, pictures))
     official = {row.phase: row for row in result if row.method == OFFICIAL}
     return [_with_official(row, official) if row.method == COMPARABLE else row for row in result]
+
+
+def _job(steps: int) -> str:
+    """The phase that stands for a whole job of so many steps."""
+    return f"job of {steps} steps"
 
 
 def _calls(phases: Sequence[Timing], steps: int) -> list[int]:
@@ -168,6 +183,22 @@ def table(all_rows: Sequence[Row]) -> str:
             parts.append(f"| {row.method} | {row.phase} | {figures} | {row.spread:.0%} |")
         parts.append("")
     return "\n".join(parts)
+
+
+def summary(all_rows: Sequence[Row]) -> str:
+    """Markdown: how many times faster whole jobs are, a line per job and a column per method, the fastest in bold."""
+    lines = ["| job | " + " | ".join(SUMMARISED.values()) + " |", "|---" * (1 + len(SUMMARISED)) + "|"]
+    for (model, device, _, batch, height, width, _), group in groupby(all_rows, key=_setting):
+        of_setting = list(group)
+        for steps in JOBS:
+            found = {row.method: f"{row.speedup_over_vanilla:.1f}" for row in of_setting if row.phase == _job(steps)}
+            if not found:
+                continue
+            best = max(found.values(), key=float)
+            cells = [found.get(method, "–") for method in SUMMARISED]
+            cells = [f"**{cell}**" if cell == best else cell for cell in cells]
+            lines.append(f"| {model}, {width}x{height}, {steps} steps, batch {batch}, {device} | {' | '.join(cells)} |")
+    return "\n".join(lines)
 
 
 def plot(all_rows: Sequence[Row], path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
@@ -16,7 +17,7 @@ from benchmarks.speed.autoencoder import STRUCTURE, Autoencoder
 from benchmarks.speed.hyper_tile import hyper_tile
 from benchmarks.speed.overhead import overhead
 from benchmarks.speed.profiling import KINDS, OTHER, profile_in_turns, profile_table
-from benchmarks.speed.report import plot, rows, table, update_file
+from benchmarks.speed.report import Row, plot, rows, summary, table, update_file
 from benchmarks.speed.subjects import Method, OperationCounter, Phase, Setting, Subject, always
 from benchmarks.speed.timing import Timing, time_in_turns, time_once
 from benchmarks.speed.window_attention import window_attention
@@ -24,6 +25,8 @@ from hidiffusion_ext.core import Family, Options, make_plan, map_unet
 from hidiffusion_ext.core import Method as CoreMethod
 from hidiffusion_ext.core.planning import finest_attentions
 from ldm_unet import SD15, SDXL, Shape
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def setting(model: str, side: int) -> Setting:
@@ -247,3 +250,15 @@ def test_a_job_is_guided_and_has_its_pictures_too() -> None:
     assert made["hires fix", "job of 20 steps"].seconds_median == 2 * (20 * 0.5 + 6 * 4) + 15
     assert made["hires fix", "pass"].bound == pytest.approx(50 * 100 / (50 * 10 + 15 * 100), abs=1e-3)
     assert not any(method == "autoencoder" for method, _ in made)
+
+
+def test_a_short_table_has_the_jobs_and_the_documents_have_the_figures() -> None:
+    written = json.loads((ROOT / "benchmarks/results/speed.json").read_text(encoding="utf-8"))
+    measured = [Row(**values) for values in written]
+    assert table(measured) in (ROOT / "benchmarks/results/speed.md").read_text(encoding="utf-8")
+    assert summary(measured) in (ROOT / "docs/performance.md").read_text(encoding="utf-8")
+    timings = [*timing("vanilla", {"always": (50, 1, 4.0)}), *timing("Native first", {"always": (50, 1, 2.0)})]
+    timings += [*timing("HyperTile", {"always": (50, 1, 4.0)}), *timing("autoencoder", {"decode": (0, None, 0.0)})]
+    assert summary(rows(setting("sd15", 1024), timings)).splitlines()[2:] == [
+        f"| sd15, 1024x1024, {steps} steps, batch 1, cpu | – | – | – | **2.0** | 1.0 | – |" for steps in (20, 50)
+    ]
