@@ -4,7 +4,8 @@ Every evaluation goes through one method, `apply_model`: of the model on A1111, 
 family. It is wrapped on that one object for the time of a pass. If it fails, it is called again with what it was called
 with: without what may have failed (`Plan.lesser`), and at last with nothing of ours. A failure of the host's own then
 comes again, and is the host's; interrupts are left to it at once, as is a lack of memory where we need no more of it
-than the host alone. A change of guidance that fails is left out, for it is never needed.
+than the host alone. What is over by then has not failed. A change of guidance that fails is left out, for it is never
+needed.
 
 For another try torch's global random numbers (of the CPU and of the device) are what they were, as are lists and
 dictionaries among the arguments, which the Forge family empties. Not so what others keep for themselves inside of the
@@ -14,9 +15,11 @@ itself is never seen here.
 
 from __future__ import annotations
 
+import math
 import traceback
 from collections.abc import Callable, Collection, Generator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -70,7 +73,7 @@ class Fallback:
             self._is_changing = False
         restore()
         self._guides = False
-        self._left_out(self._ways[0].techniques & GUIDANCE, what, trace)
+        self._left_out(self._at_work() & GUIDANCE, what, trace)
         return unchanged
 
     def evaluate(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
@@ -81,7 +84,7 @@ class Fallback:
         same_args, same_kwargs = _copied(list(args)), _copied(kwargs)
         tensors = (value for value in (*args, *kwargs.values()) if isinstance(value, torch.Tensor))
         restore = self._marks(next((tensor.device for tensor in tensors), torch.device("cpu")))
-        planned, told = self._ways[0].techniques, None
+        planned, left_out, told = set[Technique](), set[Technique](), None
         while True:
             try:
                 result = original(*args, **kwargs)
@@ -89,12 +92,14 @@ class Fallback:
             except Exception as error:
                 if not self._ways or (is_out_of_memory(error) and not self._needs_memory()):
                     raise
-                told = told or _told(error)
+                if not told:
+                    planned, told = self._at_work(), _told(error)
             restore()
             self._give_way()
+            left_out = planned - self._at_work()
             args, kwargs = _copied(same_args), _copied(same_kwargs)
         if told:
-            self._left_out(planned - (self._ways[0].techniques if self._ways else set()), *told)
+            self._left_out(left_out, *told)
         return result
 
     def _marks(self, device: torch.device) -> Callable[[], None]:
@@ -110,11 +115,31 @@ class Fallback:
     def _needs_memory(self) -> bool:
         return self._ways[0].needs_memory(self._run.schedule, self._run.timestep)
 
+    def _at_work(self) -> set[Technique]:
+        """What is in the plan and not over before the current call, or before the last one if this has not come to the
+        UNet.
+        """
+        if not self._ways:
+            return set()
+        plan, run = self._ways[0], self._run
+        timestep = run.timestep if run.timesteps else min(run.done.called, default=math.inf)
+        ending = {
+            Technique.RAU_NET: [plan.strided.span, plan.pooled.span],
+            Technique.REDILATION: [site.span for site in plan.redilations],
+            Technique.DISPERSION: [site.span for site in plan.redilations if site.dispersed],
+            Technique.DAMPED_GUIDANCE: [plan.damped],
+            Technique.RELAY: [stage.span for stage in plan.stages],
+        }
+        inside = partial(run.schedule.inside, timestep=timestep)
+        return {one for one in plan.techniques if one not in ending or any(map(inside, ending[one]))}
+
     def _give_way(self) -> None:
-        """Goes on with less, the most that can be put to work."""
+        """Goes on with less of what is at work, the most that can be put to work."""
         with suppress(Exception):
             self._patches.close()
-        del self._ways[0]
+        failed = self._at_work()
+        while self._ways and self._at_work() == failed:
+            del self._ways[0]
         if not self._ways:
             return
         try:

@@ -354,16 +354,26 @@ def test_an_interrupt_leaves_nothing(host: Host) -> None:
     assert same(host.txt2img()[0], expected)
 
 
-@pytest.mark.parametrize("at", [0, 2])
-def test_an_error_in_the_model_costs_no_picture(host: Host, at: int) -> None:
+@pytest.mark.parametrize(
+    ("at", "refused", "text"),
+    [
+        (0, "no RAU-Net from step 1 of 3 on, as that failed ({})", "MSW-MSA"),
+        (
+            2,
+            "switched off: the model could not be run with it ({})",
+            "RAU-Net until step 1 of 3, MSW-MSA until step 2 of 3",
+        ),
+    ],
+)
+def test_an_error_in_the_model_costs_no_picture(host: Host, at: int, refused: str, text: str) -> None:
+    """What is left out is what was at work where it failed."""
     size = host.size(768, 768)
     without, _ = host.txt2img(steps=3, **size)
     order = {"raise": {"where": "unet", "at": at, "what": "Exception"}}
     images, info = host.txt2img(ON, probe=[order], steps=3, **size)
     assert not same(images, without)
-    failed = f"no RAU-Net from step {at + 1} of 3 on, as that failed (RuntimeError: asked for in unet)"
-    assert said(info)["HiDiffusion refused"] == failed
-    assert said(info)["HiDiffusion"] == ("RAU-Net until step 1 of 3, MSW-MSA" if at else "MSW-MSA")
+    assert said(info)["HiDiffusion refused"] == refused.format("RuntimeError: asked for in unet")
+    assert said(info)["HiDiffusion"] == text
     assert host.webui.fingerprint()["hooks"] == 0
     assert same(host.txt2img(steps=3, **size)[0], without)
 
