@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,14 +24,12 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 from fitted_skips import fit_skips
 from fused_attention import use_fused_attention
 from hidiffusion_ext.core import (
-    Change,
     Evaluation,
     Plan,
     Run,
     Schedule,
     Situation,
     UNetMap,
-    damped,
     hidiffusion,
     map_unet,
 )
@@ -45,9 +44,17 @@ SITUATION = Situation(v_prediction=True)
 
 Progress = Callable[[Sequence[int]], Iterable[int]]
 
-Patch = Callable[[Sequence[float]], AbstractContextManager[Run | None]]
-"""Opens what is to be around a sampling pass, given its timesteps, first step first."""
 
+@dataclass(frozen=True)
+class Patched:
+    """A plan at work in a pass."""
+
+    plan: Plan
+    run: Run
+
+
+Patch = Callable[[Sequence[float]], AbstractContextManager[Patched | None]]
+"""Opens what is to be around a sampling pass, given its timesteps, first step first."""
 
 Spacing = Callable[[int, float], Sequence[float]]
 """`(steps, timestep of the first) -> the timesteps of a pass`, falling, without the final zero noise."""
@@ -61,15 +68,6 @@ def evenly_spaced(steps: int, first: float) -> list[float]:
 def untouched(timesteps: Sequence[float]) -> AbstractContextManager[None]:
     """The patch that patches nothing."""
     return nullcontext()
-
-
-Changes = Callable[[Run], Sequence[Change]]
-"""What is changed in each evaluation of a pass."""
-
-
-def no_changes(run: Run) -> list[Change]:
-    """Guidance as it is."""
-    return []
 
 
 class DemoModel:
@@ -118,10 +116,10 @@ class DemoModel:
         """The patch that carries out a plan; the seed is for random window shifts."""
 
         @contextmanager
-        def patch(timesteps: Sequence[float]) -> Generator[Run]:
+        def patch(timesteps: Sequence[float]) -> Generator[Patched]:
             run = Run(Schedule(timesteps), torch.Generator().manual_seed(seed))
             with hidiffusion(self.unet, plan, run):
-                yield run
+                yield Patched(plan, run)
 
         return patch
 
@@ -151,7 +149,6 @@ class DemoModel:
         steps: int = 20,
         spacing: Spacing = evenly_spaced,
         guidance: float = 4.0,
-        changes: Changes = no_changes,
         progress: Progress = iter,
     ) -> torch.Tensor:
         """Latents by DDIM (arXiv 2010.02502, equation 12, eta 0) with classifier-free guidance; the model predicts v.
@@ -166,7 +163,6 @@ class DemoModel:
             steps: Steps of a whole pass.
             spacing: Where its timesteps are.
             guidance: Classifier-free guidance scale.
-            changes: What is changed in each evaluation, beside what a patch asks for.
             progress: Wraps the steps, such as `tqdm`.
 
         Returns:
@@ -186,7 +182,9 @@ class DemoModel:
             v = self.unet(x, t[: len(x)], context=context[len(x) :])
             return alpha**0.5 * x - (1 - alpha) ** 0.5 * v
 
-        with patch(timesteps) as run:
+        first = x if begin is None else begin
+        with patch(timesteps) as patched:
+            changes = patched.plan.changes(patched.run, first) if patched else []
             for step in progress(range(steps)):
                 t = torch.full((2 * len(x),), timesteps[step])
                 wanted, unwanted = self.unet(torch.cat([x, x]), t, context=context).chunk(2)
@@ -194,7 +192,7 @@ class DemoModel:
                 alpha = float(self.alphas[int(timesteps[step])])
                 previous = float(self.alphas[int(timesteps[step + 1])]) if step + 1 < steps else 1.0
                 clean = alpha**0.5 * x - (1 - alpha) ** 0.5 * v
-                for change in [damped(run), *changes(run)] if run else []:
+                for change in changes:
                     uncond = alpha**0.5 * x - (1 - alpha) ** 0.5 * unwanted
                     clean = change(Evaluation(clean, uncond, partial(again, x, t, alpha)))
                 noise = (x - alpha**0.5 * clean) / (1 - alpha) ** 0.5

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -14,7 +13,6 @@ from PIL import Image
 from PIL.Image import Resampling
 
 from demo_model import NATIVE, DemoModel, Spacing, evenly_spaced
-from hidiffusion_ext.core import Change, Run, anchored, split_guidance
 from hidiffusion_ext.core.native_first import first_size
 from hidiffusion_ext.core.sizes import CELL, Size
 
@@ -40,7 +38,7 @@ from .cells import (
     second_pass,
     spaced,
 )
-from .methods import METHODS, OVER_PICTURES, MakePatch
+from .methods import METHODS, OVER_PICTURES, MakePatch, guided_windows
 from .rendering import rendered
 from .spacings import SPACINGS
 
@@ -105,15 +103,12 @@ def enlarged(kernel: Resampling) -> Job:
     return job
 
 
-def with_second_pass(
-    strength: float, method: MakePatch, in_pixels: bool, split: float = 1.0, anchor: float = 0.0
-) -> Job:
+def with_second_pass(strength: float, method: MakePatch, in_pixels: bool) -> Job:
     """Native pictures, enlarged as they are (Lanczos) or as latents (bilinear), and a second pass over them.
 
     Args:
         strength, method: Of the second pass.
         in_pixels: Whether pictures are enlarged, or latents.
-        split, anchor: How it is guided: as `Options` have it.
     """
 
     def job(model: DemoModel, request: Request) -> torch.Tensor:
@@ -123,13 +118,7 @@ def with_second_pass(
             begin = enlarged_latents(model, request)
         else:
             begin = F.interpolate(native_latents(model, request), size=latent, mode="bilinear")
-        m = math.sqrt(math.prod(request.size)) / NATIVE
-
-        def changes(run: Run) -> list[Change]:
-            return [split_guidance(run, m, split), anchored(run, begin, m, anchor)]
-
         settings: dict[str, Any] = {**request.settings, "patch": method(model, request.size, seeds[0])}
-        settings |= {"changes": changes} if (split, anchor) != (1.0, 0.0) else {}
         return model.decode(model.draw(prompts, seeds, latent, begin=begin, strength=strength, **settings))
 
     return job
@@ -232,7 +221,7 @@ JOBS: dict[str, Job] = {
         for helper in HELPERS
     },
     **{
-        guided(strength, guidance): with_second_pass(strength, METHODS["MSW-MSA only"], True, *strengths)
+        guided(strength, guidance): with_second_pass(strength, guided_windows(*strengths), in_pixels=True)
         for strength in GUIDED_AT
         for guidance, strengths in GUIDED.items()
     },

@@ -7,9 +7,9 @@ from collections.abc import Callable, Generator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
-from demo_model import NATIVE, SITUATION, DemoModel, Patch, untouched
-from hidiffusion_ext.core import Method, Options, Preset, Run, Schedule, Span, WindowShift, make_plan
-from hidiffusion_ext.core.plan import Pair
+from demo_model import NATIVE, SITUATION, DemoModel, Patch, Patched, untouched
+from hidiffusion_ext.core import Method, Options, Preset, Schedule, Span, WindowShift, make_plan
+from hidiffusion_ext.core.parts.raunet import Pair, RAUNet
 from hidiffusion_ext.core.sizes import CELL, Size
 
 from .deep_shrink import deep_shrink
@@ -36,9 +36,9 @@ def _hidiffusion(policy: Policy | None = None, over_picture: bool = False, **opt
         plan = make_plan(wanted, model.unet_map, (size[0] // CELL, size[1] // CELL), situation)
 
         @contextmanager
-        def patch(timesteps: Sequence[float]) -> Generator[Run | None]:
-            with shifts_by(policy) if policy else nullcontext(), model.patched(plan, seed)(timesteps) as run:
-                yield run
+        def patch(timesteps: Sequence[float]) -> Generator[Patched | None]:
+            with shifts_by(policy) if policy else nullcontext(), model.patched(plan, seed)(timesteps) as patched:
+                yield patched
 
         return patch
 
@@ -51,14 +51,17 @@ def _counted_in_steps() -> MakePatch:
     def method(model: DemoModel, size: Size, seed: int) -> Patch:
         plan = make_plan(Options(native_size=NATIVE), model.unet_map, (size[0] // CELL, size[1] // CELL))
 
-        def patch(timesteps: Sequence[float]) -> AbstractContextManager[Run | None]:
+        def patch(timesteps: Sequence[float]) -> AbstractContextManager[Patched | None]:
             def counted(pair: Pair) -> Pair:
                 last = int(pair.span.end * len(timesteps))
                 end = 1 - timesteps[last] / 1000 - 1e-6 if 0 < last < len(timesteps) else float(last > 0)
                 return dataclasses.replace(pair, span=Span(0, end))
 
-            by_steps = dataclasses.replace(plan, strided=counted(plan.strided), pooled=counted(plan.pooled))
-            return model.patched(by_steps, seed)(timesteps)
+            parts = [
+                RAUNet(counted(part.strided), counted(part.pooled)) if isinstance(part, RAUNet) else part
+                for part in plan.parts
+            ]
+            return model.patched(plan.with_parts(parts), seed)(timesteps)
 
         return patch
 
@@ -110,3 +113,8 @@ and 0.7, ScaleCrafter's 0.6 is 0.9, Deep Shrink's 0.35 is 0.75.
 
 OVER_PICTURES: dict[str, MakePatch] = {**METHODS, "HiDiffusion": _hidiffusion(over_picture=True)}
 """The same in second passes: there a preset's T1 is 0.4 at most."""
+
+
+def guided_windows(split: float, anchor: float) -> MakePatch:
+    """MSW-MSA in a second pass, guided as `Options` have it."""
+    return _hidiffusion(over_picture=True, rau_net=False, split_guidance=split, anchor=anchor)

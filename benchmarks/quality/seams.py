@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
+from hidiffusion_ext.core.parts.windows import SHIFTS, even_size, window_shift
 from hidiffusion_ext.core.sizes import CELL
-from hidiffusion_ext.core.windows import SHIFTS, even_size, window_shift
 
 from .background import Background, plane_terms
 from .objects import object_mask

@@ -10,9 +10,9 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from unittest.mock import patch
 
-from hidiffusion_ext.core import windows
+from hidiffusion_ext.core.parts import windows
+from hidiffusion_ext.core.parts.windows import SHIFTS, even_size
 from hidiffusion_ext.core.sizes import Size
-from hidiffusion_ext.core.windows import SHIFTS, even_size
 
 SITES = 5
 """Windowed self-attentions of an SD1 UNet."""

@@ -15,7 +15,6 @@ from torch import nn
 
 from hidiffusion_ext.core import UNetMap
 from hidiffusion_ext.core.patching import change_input, change_output
-from hidiffusion_ext.core.planning import finest_attentions
 from hidiffusion_ext.core.sizes import Size
 
 TILE = 256
@@ -30,7 +29,7 @@ def hyper_tile(unet: nn.Module, unet_map: UNetMap, latent: Size, tile: int) -> G
         latent: Height and width of the latent in cells.
         tile: The longest side of a tile in cells of the latent; the longest that divides a side is taken.
     """
-    sites = finest_attentions(unet_map)
+    sites = unet_map.finest_attentions
     level = unet_map.level(sites[0].block)
     height, width = (side >> level for side in latent)
     h, w = (_largest_divisor(side, tile >> level) for side in (height, width))
@@ -43,7 +42,7 @@ def hyper_tile(unet: nn.Module, unet_map: UNetMap, latent: Size, tile: int) -> G
 
     with ExitStack() as stack:
         for site in sites:
-            attention = unet.get_submodule(site.attention)
+            attention = unet.get_submodule(site.name)
             change_input(stack, attention, cut)
             change_output(stack, attention, put_back)
         yield

@@ -17,8 +17,13 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.quality.deep_shrink import deep_shrink, shrunk_steps
 from hidiffusion_ext.core import Method as CoreMethod
-from hidiffusion_ext.core import Options, Plan, Run, Schedule, Situation, hidiffusion, make_plan, map_unet
+from hidiffusion_ext.core import Options, Plan, Run, Schedule, Situation, Span, hidiffusion, make_plan, map_unet
 from hidiffusion_ext.core.native_first import first_size, second_steps
+from hidiffusion_ext.core.parts.damped_guidance import DampedGuidance
+from hidiffusion_ext.core.parts.raunet import RAUNet
+from hidiffusion_ext.core.parts.redilation import Redilation
+from hidiffusion_ext.core.parts.relay import Relay
+from hidiffusion_ext.core.parts.windows import MSWMSA
 from hidiffusion_ext.core.sizes import CELL, Size
 from ldm_unet import SD15, SDXL, Shape, ldm_unet
 from official_hidiffusion import NAMES, DiffusionPipeline, diffusers_unet
@@ -176,7 +181,7 @@ def in_precision(unet: nn.Module, dtype: torch.dtype) -> nn.Module:
 def evaluate(unet: nn.Module, x: torch.Tensor, t: torch.Tensor, context: torch.Tensor, run: Run | None) -> None:
     """One evaluation as a sampler makes it: noise-damped guidance has the unconditional half done once more."""
     unet(x, t, context=context)
-    if run and run.damped:
+    if run and run.has(DampedGuidance):
         half = slice(len(x) // 2)
         with run.base_evaluation():
             unet(x[half], t[half], context=context[half])
@@ -206,7 +211,8 @@ class Subject:
         seen: list[Plan] = []
         for name, options in OURS.items():
             plan = make_plan(options, map_unet(self.unet), self.setting.latent)
-            halves = not self.setting.schedule.steps_inside(plan.damped) or self.setting.batch % 2 == 0
+            damped = plan.part(DampedGuidance)
+            halves = damped is None or not damped.due(self.setting.schedule) or self.setting.batch % 2 == 0
             if plan.active and plan not in seen and halves:
                 seen.append(plan)
                 yield self._planned(name, plan, partial(self._patched, plan), self._call)
@@ -342,18 +348,24 @@ class Subject:
 
 def _active(plan: Plan, step: int, schedule: Schedule) -> str:
     """What is active at a step, in words."""
-    pairs = {"strided pair": plan.strided.span, "pooled pair": plan.pooled.span}
-    parts = [name for name, span in pairs.items() if step in schedule.steps_inside(span)]
-    dilated = [site for site in plan.redilations if step in schedule.steps_inside(site.span)]
-    if dilated:
-        factors = [factor for site in dilated if (factor := site.factor_at(step, schedule, base=False))]
-        parts.append(f"re-dilation by {max(map(max, factors)):g}")
-    if step in schedule.steps_inside(plan.damped):
+
+    def inside(span: Span) -> bool:
+        return step in schedule.steps_inside(span)
+
+    parts: list[str] = []
+    if raunet := plan.part(RAUNet):
+        pairs = {"strided pair": raunet.strided.span, "pooled pair": raunet.pooled.span}
+        parts += [name for name, span in pairs.items() if inside(span)]
+    if (redilation := plan.part(Redilation)) and inside(redilation.span):
+        factors = [redilation.factor_at(site, step, schedule, base=False) for site in redilation.sites]
+        parts.append(f"re-dilation by {max(max(factor) for factor in factors if factor):g}")
+    if (damped := plan.part(DampedGuidance)) and inside(damped.span):
         parts.append("damped guidance")
-    stage = plan.stage(schedule, schedule.timesteps[step])
+    relay = plan.part(Relay)
+    stage = relay.stage(inside) if relay else None
     if stage:
         parts.append("native" if stage.native else "stage between")
-    if plan.windows and not (stage and stage.native):
+    if plan.part(MSWMSA) and not (stage and stage.native):
         parts.append("windows")
     return " + ".join(parts) or "nothing"
 

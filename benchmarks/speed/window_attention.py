@@ -10,7 +10,7 @@ from ldm.modules.attention import CrossAttention
 
 from fused_attention import use_fused_attention
 from hidiffusion_ext.core import Family
-from hidiffusion_ext.core.windows import window_partition, window_reverse, window_shift
+from hidiffusion_ext.core.parts.windows import window_partition, window_reverse, window_shift
 from ldm_unet import Shape
 
 CELLS = 128

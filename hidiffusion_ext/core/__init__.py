@@ -6,27 +6,30 @@ with hidiffusion(unet, plan, Run(Schedule(timesteps))):
     ...sample as always...
 """
 
-from .anchor import anchored
-from .apply import Run, hidiffusion
-from .damped_guidance import damped
-from .done import Done, Work
+from .apply import hidiffusion
+from .done import Done
 from .evaluation import Change, Evaluation
 from .options import Method, OptionError, Options, Passes, Preset, Refused, WindowShift
-from .plan import Plan, Situation
+from .parts.part import Need, Part
+from .plan import Conflict, LeftOut, Plan, Situation
 from .planning import make_plan
+from .run import Run
 from .schedule import NoiseLevels, Schedule, Span
-from .split_guidance import split_guidance
 from .unet_map import Family, UNetMap, UnsupportedUNet, map_unet
 
 __all__ = [
     "Change",
+    "Conflict",
     "Done",
     "Evaluation",
     "Family",
+    "LeftOut",
     "Method",
+    "Need",
     "NoiseLevels",
     "OptionError",
     "Options",
+    "Part",
     "Passes",
     "Plan",
     "Preset",
@@ -38,11 +41,7 @@ __all__ = [
     "UNetMap",
     "UnsupportedUNet",
     "WindowShift",
-    "Work",
-    "anchored",
-    "damped",
     "hidiffusion",
     "make_plan",
     "map_unet",
-    "split_guidance",
 ]

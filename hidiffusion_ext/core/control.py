@@ -33,10 +33,7 @@ def fit_residuals(
 
 
 def _fitted(residuals: Residuals, sizes: Sequence[Size], seamless: Axes) -> list[torch.Tensor | None]:
-    """The last residual in the first size, the one before it in the second, and so on."""
-    return [_resize(residual, size, seamless) for residual, size in zip(reversed(residuals), sizes)][::-1]
-
-
-def _resize(residual: torch.Tensor | None, size: Size, seamless: Axes) -> torch.Tensor | None:
-    """Brings [B, C, h, w] to another size (bicubic, as in the official code)."""
-    return None if residual is None else bicubic(residual, size, seamless)
+    """The last residual in the first size, the one before it in the second, and so on (bicubic, as in the official
+    code)."""
+    met = zip(reversed(residuals), sizes)
+    return [None if residual is None else bicubic(residual, size, seamless) for residual, size in met][::-1]

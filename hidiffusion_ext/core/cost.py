@@ -1,8 +1,8 @@
 """What a pass costs: the multiplications in the UNet, counted from its map and the plan.
 
 A convolution or linear layer multiplies each of its weights once per cell, so it grows with the area; self-attention
-compares every cell with every other, so it grows with the square of the area, and windows are a quarter of it. Left
-out, as they are a few per cent at most: 1x1 convolutions, the text's part of cross-attention, the first and last layer.
+compares every cell with every other, so it grows with the square of the area. Left out, as they are a few per cent at
+most: 1x1 convolutions, the text's part of cross-attention, the first and last layer.
 """
 
 from __future__ import annotations
@@ -11,19 +11,16 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from .parts.part import Inside
 from .plan import Plan
 from .schedule import Schedule
 from .sizes import FeatureSizes, Size
 from .unet_map import Block
 
 KERNEL = 3 * 3
-DISPERSED_KERNEL = 5 * 5
 
 TRANSFORMER = 18
 """Linear weights of one transformer block over its channels squared: 4 self-, 2 cross-attention, 12 feed-forward."""
-
-WINDOWED = 1 / 4
-"""Four windows of a quarter of the cells each: 4 / 4**2."""
 
 
 @dataclass(frozen=True)
@@ -54,41 +51,28 @@ def speed_up(*costs: Cost, direct: float | None = None) -> float:
     return without / with_it if with_it else 1.0
 
 
-def plain(plan: Plan, schedule: Schedule) -> float:
+def direct(plan: Plan, schedule: Schedule) -> float:
     """The multiplications of a pass of the plan's size without any method."""
     return _multiplications(plan, plan.sizes(), {}) * schedule.steps
 
 
 def count(plan: Plan, schedule: Schedule) -> Cost:
     """The cost of the plan's pass with that schedule and with guidance (two rows per picture)."""
-    direct = _multiplications(plan, plan.sizes(), {})
-    windows = {site.attention: WINDOWED for site in plan.windows}
-    strided, pooled = (schedule.steps_inside(pair.span) for pair in (plan.strided, plan.pooled))
-    damped = plan.guided(schedule, plan.damped)
+    one = _multiplications(plan, plan.sizes(), {})
 
-    def at(step: int) -> float:
-        stage = plan.stage(schedule, schedule.timesteps[step])
-        if stage:
-            sizes = plan.sizes(stage=stage)
-            return _multiplications(plan, sizes, {} if stage.native else windows)
-        sizes = plan.sizes(strided=step in strided, pooled=step in pooled)
-        strong = _multiplications(plan, sizes, windows | _redilated(plan, step, schedule, base=False))
-        if step not in damped:
-            return strong
-        return strong + _multiplications(plan, sizes, windows | _redilated(plan, step, schedule, base=True)) / 2
+    def at(step: int, inside: Inside) -> float:
+        sizes = plan.sizes(inside)
 
-    return Cost(direct, tuple(at(step) / direct for step in range(schedule.steps)))
+        def evaluation(*, base: bool) -> float:
+            factors: dict[str, float] = {}
+            for part in plan.parts:
+                factors |= part.factors(schedule, step, sizes, base=base)
+            return _multiplications(plan, sizes, factors)
 
+        again = any(part.evaluates_again(plan, schedule, step) for part in plan.parts)
+        return evaluation(base=False) + (evaluation(base=True) / 2 if again else 0.0)
 
-def _redilated(plan: Plan, step: int, schedule: Schedule, *, base: bool) -> dict[str, float]:
-    """How many times its multiplications each re-dilated convolution takes: its input is enlarged."""
-    factors: dict[str, float] = {}
-    for site in plan.redilations:
-        current = site.factor_at(step, schedule, base=base) if step in schedule.steps_inside(site.span) else None
-        if current is not None:
-            kernel = DISPERSED_KERNEL / KERNEL if site.dispersed else 1.0
-            factors[site.conv] = kernel * math.prod(math.ceil(d) / d for d in current)
-    return factors
+    return Cost(one, tuple(at(step, inside) / one for step, inside in enumerate(plan.phases(schedule))))
 
 
 def _multiplications(plan: Plan, sizes: FeatureSizes, factors: Mapping[str, float]) -> float:

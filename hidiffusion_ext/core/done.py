@@ -5,27 +5,9 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable
-from enum import Enum, auto
 from typing import Any
 
-from .plan import Technique
 from .schedule import Schedule
-
-
-class Work(Enum):
-    """What can be done in a pass, as finely as it is told."""
-
-    RELAY = auto()
-    STRIDED = auto()
-    POOLED = auto()
-    REDILATED = auto()
-    DISPERSED = auto()
-    DAMPED = auto()
-    WINDOWS = auto()
-    ODD_WINDOWS = auto()
-    SPLIT_GUIDANCE = auto()
-    ANCHOR = auto()
-
 
 SOME = 1 / 4
 """The share of calls with the schedule's own noise from which on a sampler is one that keeps to it: those that make
@@ -36,24 +18,25 @@ class Done:
     """What was done in one pass; filled in while it runs.
 
     Attributes:
-        least: For what was done, the least noise at which it was, as the UNet's timestep.
+        least: For what was done, in the words of the part that did it, the least noise at which it was, as the UNet's
+            timestep.
         called: The noise of the UNet's calls at the planned size, in the same units.
         met: Whether any call so far was of the planned size; None before the first call.
         cut_short: Whether the pass was ended before its end, so that what is missing may have been to come.
-        left_out: What was left out in the rest of the pass, as it failed; why is told where it did.
+        left_out: The names of what was left out in the rest of the pass, as it failed; why is told where it did.
         switched_off: Whether the rest of the pass was made without us.
     """
 
     def __init__(self) -> None:
-        self.least: dict[Work, float] = {}
+        self.least: dict[str, float] = {}
         self.called = set[float]()
         self.met: bool | None = None
-        self.left_out = set[Technique]()
+        self.left_out = set[str]()
         self.cut_short = self.switched_off = False
 
-    def note(self, work: Work, timestep: float) -> None:
+    def note(self, what: str, timestep: float) -> None:
         """Something was done in a call of the UNet."""
-        self.least[work] = min(timestep, self.least.get(work, math.inf))
+        self.least[what] = min(timestep, self.least.get(what, math.inf))
 
     def note_call(self, timestep: float, *, planned: bool) -> None:
         """The UNet is called, at the planned size or at another."""
@@ -85,6 +68,6 @@ class Done:
             return sum(called >= timestep for called in {*self.called, timestep})
         return schedule.steps - sum(called < timestep for called in self.called)
 
-    def ended_before_the_pass(self, work: Work) -> bool:
+    def ended_before_the_pass(self, what: str) -> bool:
         """Whether calls were made without it after it was done for the last time."""
-        return self.switched_off or self.least[work] > min(self.called, default=math.inf)
+        return self.switched_off or self.least[what] > min(self.called, default=math.inf)

@@ -6,7 +6,8 @@ A size is (height, width). Every reduction rounds up, as a padded strided convol
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from .unet_map import UNetMap
@@ -21,16 +22,37 @@ AREA_BETWEEN = 0.8, 1.25
 """How far the area of a smaller size may be from the one it is to have, so that it has the aspect it is to have."""
 
 
+@dataclass(frozen=True)
+class Sizing:
+    """What gives the feature maps in a call of the UNet their sizes.
+
+    Attributes:
+        latent: What the UNet is called with.
+        native: Whether that is the model's native size, where it needs no help.
+        strides: Input blocks whose downsampler has another stride than 2, with it.
+        pools: Input blocks whose output is pooled, with the cells a side that become one.
+    """
+
+    latent: Size
+    native: bool = False
+    strides: Mapping[int, int] = field(default_factory=dict[int, int])
+    pools: Mapping[int, int] = field(default_factory=dict[int, int])
+
+
 class FeatureSizes(NamedTuple):
     """The sizes inside one UNet call.
 
     Attributes:
         inside: Per input block, the size its layers work at (after its downsampler, before its pool).
         skips: Per input block, the size of the skip connection it leaves.
+        native: Whether the UNet is called at its native size.
+        changed: Whether they are others than those of the pass's own latent.
     """
 
     inside: tuple[Size, ...]
     skips: tuple[Size, ...]
+    native: bool = False
+    changed: bool = False
 
 
 def resized(size: Size, area: float, *, tolerance: float, multiples: Sequence[int] = (1,)) -> Size:
@@ -71,27 +93,23 @@ def stretched(size: Size, other: Size) -> float:
     return abs(math.log(size[1] * other[0]) - math.log(size[0] * other[1]))
 
 
-def feature_sizes(
-    unet_map: UNetMap, latent: Size, strided_at: int | None = None, pooled_at: int | None = None
-) -> FeatureSizes:
-    """The sizes inside a call of the UNet at a latent of the given size.
+def feature_sizes(unet_map: UNetMap, sizing: Sizing, *, changed: bool = False) -> FeatureSizes:
+    """The sizes inside a call of the UNet.
 
     Args:
         unet_map: The UNet's blocks.
-        latent: The latent's size.
-        strided_at: The input block whose downsampler works with stride 4 in this call, if any.
-        pooled_at: The input block whose output is pooled in this call, if any.
+        sizing: What gives them.
+        changed: Whether that is another than the pass's own.
     """
-    size, inside, skips = latent, list[Size](), list[Size]()
+    size, inside, skips = sizing.latent, list[Size](), list[Size]()
     for index, block in enumerate(unet_map.inputs):
         if block.down:
-            size = _reduced(size, 4 if index == strided_at else 2)
+            size = _divided(size, sizing.strides.get(index, 2))
         inside.append(size)
-        if index == pooled_at:
-            size = _reduced(size, 2)
+        size = _divided(size, sizing.pools.get(index, 1))
         skips.append(size)
-    return FeatureSizes(tuple(inside), tuple(skips))
+    return FeatureSizes(tuple(inside), tuple(skips), sizing.native, changed)
 
 
-def _reduced(size: Size, factor: int) -> Size:
-    return -(-size[0] // factor), -(-size[1] // factor)
+def _divided(size: Size, by: int) -> Size:
+    return -(-size[0] // by), -(-size[1] // by)

@@ -55,6 +55,21 @@ class Block:
 
 
 @dataclass(frozen=True)
+class SelfAttention:
+    """A self-attention over the picture.
+
+    Attributes:
+        name: That of the module (attn1).
+        block: The index of its block.
+        output: Whether that is an output block; otherwise an input block.
+    """
+
+    name: str
+    block: int
+    output: bool
+
+
+@dataclass(frozen=True)
 class UNetMap:
     """The sites of one ldm/sgm UNet.
 
@@ -91,6 +106,16 @@ class UNetMap:
     def level(self, index: int) -> int:
         """How many times the feature map has been halved inside input block `index`."""
         return sum(down <= index for down in self.downs)
+
+    @property
+    def finest_attentions(self) -> tuple[SelfAttention, ...]:
+        """The self-attentions of the finest level that has any, in the order they run."""
+        finest = min(self.level(i) for i, block in enumerate(self.inputs) if block.attentions)
+        inside = [i for i in range(len(self.inputs)) if self.level(i) == finest]
+        found = [SelfAttention(name, i, output=False) for i in inside for name in self.inputs[i].attentions]
+        for index in (self.partner(i) for i in reversed(inside)):
+            found += [SelfAttention(name, index, output=True) for name in self.outputs[index].attentions]
+        return tuple(found)
 
 
 def map_unet(unet: nn.Module) -> UNetMap:

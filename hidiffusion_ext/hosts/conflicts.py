@@ -13,9 +13,7 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
-from ..core import UNetMap
-from ..core.plan import Technique
-from ..core.planning import finest_attentions
+from ..core import Conflict, Need, UNetMap
 from .model import is_controlled
 
 DEEP_SHRINK = "PatchModelAddDownscale."
@@ -34,8 +32,8 @@ CONTROL_LLLITE = ".control_net_lllite_patch"
 """The Forge family's class of what ControlLLLite adds before attentions, under its name in ComfyUI."""
 
 
-def conflicts(unet: nn.Module, unet_map: UNetMap, transformer_options: Mapping[str, Any]) -> dict[Technique, str]:
-    """What has to be left out of the coming pass, and why, in a few words for the user.
+def conflicts(unet: nn.Module, unet_map: UNetMap, transformer_options: Mapping[str, Any]) -> list[Conflict]:
+    """What others hold in the coming pass, and why, in a few words for the user.
 
     Args:
         unet: The UNet; `unet_map` are its sites.
@@ -44,13 +42,10 @@ def conflicts(unet: nn.Module, unet_map: UNetMap, transformer_options: Mapping[s
             that change what goes into every attention (token merging, ControlLLLite), and functions that take the place
             of single ones (StyleAlign, reference), by (part, block, ...).
     """
-    found: dict[Technique, str] = {}
     everything = Everything(unet, unet_map, transformer_options)
-    for reason, (parts, is_there) in IN_FEATURES.items():
-        if is_there(everything):
-            found = {**dict.fromkeys(parts, reason), **found}
+    found = [Conflict(reason, held) for reason, (held, is_there) in IN_FEATURES.items() if is_there(everything)]
     if reason := _windows_conflict(unet, unet_map, transformer_options):
-        found[Technique.MSW_MSA] = reason
+        found.append(Conflict(reason, frozenset({Need.TOKENS})))
     return found
 
 
@@ -149,12 +144,12 @@ def _windows_conflict(unet: nn.Module, unet_map: UNetMap, transformer_options: M
     if transformer_options.get("patches", {}).get("attn1_patch"):
         return "another extension changes self-attention"
     replaced = {key[:2] for key in transformer_options.get("patches_replace", {}).get("attn1", {})}
-    for site in finest_attentions(unet_map):
+    for site in unet_map.finest_attentions:
         if ("output" if site.output else "input", site.block) in replaced:
             return "another extension replaces self-attention"
         scale = 2 ** unet_map.level(unet_map.partner(site.block) if site.output else site.block)
-        attention = unet.get_submodule(site.attention)
-        block = unet.get_submodule(site.attention.rpartition(".")[0])
+        attention = unet.get_submodule(site.name)
+        block = unet.get_submodule(site.name.rpartition(".")[0])
         for reason, is_there in IN_SELF_ATTENTION.items():
             if is_there(SelfAttention(unet, block, attention, scale)):
                 return reason
@@ -211,32 +206,26 @@ def _is_another_module(site: SelfAttention) -> bool:
 
 LLLITE_IN_USE = "a ControlLLLite model is in use"
 
-IN_FEATURES: dict[str, tuple[tuple[Technique, ...], Callable[[Everything], bool]]] = {
+RELIED_ON = frozenset({Need.INPUT, Need.FEATURES})
+"""Held by who relies on the sizes of feature maps."""
+
+IN_FEATURES: dict[str, tuple[frozenset[Need], Callable[[Everything], bool]]] = {
     "a ControlNet is at work, whose picture has one size": (
-        (Technique.RELAY,),
+        frozenset({Need.INPUT}),
         lambda found: is_controlled(found.unet),
     ),
-    "Deep Shrink (Kohya HRFix) is on": ((Technique.RAU_NET, Technique.REDILATION, Technique.RELAY), _shrinks_features),
-    "another extension resizes features, too": (
-        (Technique.RAU_NET, Technique.REDILATION, Technique.RELAY),
-        _resizes_features,
-    ),
-    LLLITE_IN_USE: ((Technique.RAU_NET, Technique.RELAY), _adds_to_tokens),
-    "an IP-Adapter has an effective region mask": ((Technique.RAU_NET, Technique.RELAY), _masks_regions),
-    "another extension reads self-attention in the middle block": (
-        (Technique.RAU_NET, Technique.RELAY),
-        _reads_the_middle,
-    ),
+    "Deep Shrink (Kohya HRFix) is on": (frozenset({Need.RESIZING}), _shrinks_features),
+    "another extension resizes features, too": (frozenset({Need.RESIZING}), _resizes_features),
+    LLLITE_IN_USE: (RELIED_ON, _adds_to_tokens),
+    "an IP-Adapter has an effective region mask": (RELIED_ON, _masks_regions),
+    "another extension reads self-attention in the middle block": (RELIED_ON, _reads_the_middle),
     "a LoRA is computed beside a downsampler (setting: old method for Lora)": (
-        (Technique.RAU_NET,),
+        frozenset({Need.DOWNSAMPLERS}),
         _runs_beside_downsamplers,
     ),
-    "another extension pads convolutions in its own way": (
-        (Technique.RAU_NET, Technique.REDILATION),
-        _pads_in_its_own_way,
-    ),
+    "another extension pads convolutions in its own way": (frozenset({Need.CONVOLUTIONS}), _pads_in_its_own_way),
 }
-"""What the user is told -> what gives way to it, and how it is recognised; of several the first is told."""
+"""What the user is told -> what is held, and how it is recognised; of several the first is told."""
 
 IN_SELF_ATTENTION: dict[str, Callable[[SelfAttention], bool]] = {
     "another extension has put its own self-attention in place": _is_another_module,

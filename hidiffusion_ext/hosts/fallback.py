@@ -19,17 +19,15 @@ import math
 import traceback
 from collections.abc import Callable, Collection, Generator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
-from functools import partial
 from typing import Any, cast
 
 import torch
 
-from ..core import Plan, Refused, Run
-from ..core.plan import GUIDANCE, Technique
+from ..core import Need, Part, Plan, Refused, Run, Span
 from .wrapping import wrap_method
 
-Say = Callable[[Collection[Technique], str, str], None]
-"""(what is left out from now on, what was raised in one line, its traceback) -> says it, and raises nothing"""
+Say = Callable[[Collection[str], str, str], None]
+"""(names of what is left out from now on, what was raised in one line, its traceback) -> says it, and raises nothing"""
 
 Attempt = Callable[[Callable[[], torch.Tensor], torch.Tensor], torch.Tensor]
 """(a change of guidance, what it is without it) -> the one or, if that fails, the other"""
@@ -73,7 +71,7 @@ class Fallback:
             self._is_changing = False
         restore()
         self._guides = False
-        self._left_out(self._at_work() & GUIDANCE, what, trace)
+        self._left_out([part.name for part in self._at_work() if Need.GUIDANCE in part.needs], what, trace)
         return unchanged
 
     def evaluate(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
@@ -84,7 +82,7 @@ class Fallback:
         same_args, same_kwargs = _copied(list(args)), _copied(kwargs)
         tensors = (value for value in (*args, *kwargs.values()) if isinstance(value, torch.Tensor))
         restore = self._marks(next((tensor.device for tensor in tensors), torch.device("cpu")))
-        planned, left_out, told = set[Technique](), set[Technique](), None
+        planned, left_out, told = list[str](), list[str](), None
         while True:
             try:
                 result = original(*args, **kwargs)
@@ -93,10 +91,10 @@ class Fallback:
                 if not self._ways or (is_out_of_memory(error) and not self._needs_memory()):
                     raise
                 if not told:
-                    planned, told = self._at_work(), _told(error)
+                    planned, told = self._names(), _told(error)
             restore()
             self._give_way()
-            left_out = planned - self._at_work()
+            left_out = [name for name in planned if name not in self._names()]
             args, kwargs = _copied(same_args), _copied(same_kwargs)
         if told:
             self._left_out(left_out, *told)
@@ -113,32 +111,27 @@ class Fallback:
         return restore
 
     def _needs_memory(self) -> bool:
-        return self._ways[0].needs_memory(self._run.schedule, self._run.timestep)
+        return self._ways[0].needs_memory(self._inside)
 
-    def _at_work(self) -> set[Technique]:
-        """What is in the plan and not over before the current call, or before the last one if this has not come to the
-        UNet.
-        """
-        if not self._ways:
-            return set()
-        plan, run = self._ways[0], self._run
+    def _inside(self, span: Span) -> bool:
+        """Whether the current call, or the last one if this has not come to the UNet, is in a span."""
+        run = self._run
         timestep = run.timestep if run.timesteps else min(run.done.called, default=math.inf)
-        ending = {
-            Technique.RAU_NET: [plan.strided.span, plan.pooled.span],
-            Technique.REDILATION: [site.span for site in plan.redilations],
-            Technique.DISPERSION: [site.span for site in plan.redilations if site.dispersed],
-            Technique.DAMPED_GUIDANCE: [plan.damped],
-            Technique.RELAY: [stage.span for stage in plan.stages],
-        }
-        inside = partial(run.schedule.inside, timestep=timestep)
-        return {one for one in plan.techniques if one not in ending or any(map(inside, ending[one]))}
+        return run.schedule.inside(span, timestep)
+
+    def _at_work(self) -> list[Part]:
+        """What is in the plan and not over before the current call."""
+        return [part for part in self._ways[0].parts if any(map(self._inside, part.spans))] if self._ways else []
+
+    def _names(self) -> list[str]:
+        return [name for part in self._at_work() for name in part.names]
 
     def _give_way(self) -> None:
         """Goes on with less of what is at work, the most that can be put to work."""
         with suppress(Exception):
             self._patches.close()
-        failed = self._at_work()
-        while self._ways and self._at_work() == failed:
+        failed = self._names()
+        while self._ways and self._names() == failed:
             del self._ways[0]
         if not self._ways:
             return
@@ -147,7 +140,7 @@ class Fallback:
         except Exception:
             self._give_way()
 
-    def _left_out(self, what: Collection[Technique], raised: str, trace: str) -> None:
+    def _left_out(self, what: Collection[str], raised: str, trace: str) -> None:
         done = self._run.done
         done.left_out |= {*what}
         if not self._ways:

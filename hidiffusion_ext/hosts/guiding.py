@@ -1,4 +1,4 @@
-"""Where a pass is not guided, and what works on guidance cannot."""
+"""Where a pass is not guided, and what keeps parts from changing guidance."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ from typing import Any
 
 from modules import shared
 
-from ..core import Schedule
-from ..core.plan import Technique
+from ..core import Conflict, Need, Schedule
 from .model import forge_patcher
 
 
@@ -19,7 +18,7 @@ class SamplerKind:
 
     Attributes:
         over_noise: It works with noise instead of clean estimates (DDIM and its kin).
-        from_uncond: It goes on from the unconditional result (CFG++), which damping leaves as it is.
+        from_uncond: It goes on from the unconditional result (CFG++), which a change of guidance leaves as it is.
         evaluations: How many the host expects of it.
         a_step: How many of them it makes a step.
     """
@@ -51,23 +50,24 @@ def goes_on_from_uncond(sampler: Any) -> bool:
     return "cfgpp" in name.replace("_", "").casefold()
 
 
-def left_out(p: Any, sampler: SamplerKind, *, hires: bool) -> dict[Technique, str]:
-    """What works on guidance and cannot in a pass, and why.
+def conflicts(p: Any, sampler: SamplerKind, *, hires: bool) -> list[Conflict]:
+    """What keeps parts from changing guidance in a pass.
 
     Args:
         p: The job.
         sampler: Of the pass.
         hires: Whether it is the second pass of a hires-fix job.
     """
-    found: dict[Technique, str] = {}
-    if sampler.from_uncond:
-        found[Technique.DAMPED_GUIDANCE] = "CFG++ goes on from the negative prompt as it was evaluated first"
-    if sampler.over_noise:
-        found[Technique.ANCHOR] = "this sampling method works with noise instead of clean estimates"
+    found: list[Conflict] = []
     scale = getattr(p, "hr_cfg", None) if hires else None  # the Forge family's, which its API sets to 1 by default
     if (getattr(p, "cfg_scale", None) if scale is None else scale) == 1:
-        works = Technique.DAMPED_GUIDANCE, Technique.SPLIT_GUIDANCE, Technique.ANCHOR
-        found |= dict.fromkeys(works, "nothing is guided at CFG scale 1")
+        found.append(Conflict("nothing is guided at CFG scale 1", frozenset({Need.GUIDANCE})))
+    if sampler.from_uncond:
+        reason = "CFG++ goes on from the negative prompt as it was evaluated first"
+        found.append(Conflict(reason, frozenset({Need.UNCONDITIONAL})))
+    if sampler.over_noise:
+        reason = "this sampling method works with noise instead of clean estimates"
+        found.append(Conflict(reason, frozenset({Need.CLEAN})))
     return found
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from modules import shared, ui
 
 from ..core import Options, Schedule
-from ..core.cost import count, plain
+from ..core.cost import count, direct
 from ..core.native_first import RESTART_NOISE, first_size, steps_in_time
 from ..core.plan import is_large
 from ..core.schedule import DISCRETE
@@ -220,7 +220,7 @@ def _numbers_of_steps(p: Any, options: Options, first: Size, second: Size) -> ra
     late = Schedule([DISCRETE.at_sigma((RESTART_NOISE / (1 - RESTART_NOISE)) ** 0.5)])
     _, small = plan_pass(p, options, first, hires=False)
     _, large = plan_pass(p, options, second, hires=True)
-    shares = plain(small, late) / plain(large, late), count(large, late).shares[0]
+    shares = direct(small, late) / direct(large, late), count(large, late).shares[0]
     return steps_in_time(p.steps, *shares, 1 if p.cfg_scale == 1 else 2)
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..core import Options, Plan, Schedule, Situation, UNetMap, make_plan, map_unet, planning
-from ..core.plan import Technique
+from ..core import Conflict, Need, Options, Plan, Schedule, Situation, UNetMap, make_plan, map_unet, planning
 from ..core.schedule import DISCRETE
 from ..core.sizes import Size
-from .conflicts import conflicts
-from .guiding import SamplerKind, left_out, unguided_steps
+from . import conflicts, guiding
+from .guiding import SamplerKind, unguided_steps
 from .model import Model, find_model
+
+PREDICTS_OTHERWISE = Conflict("this model predicts neither noise nor v", frozenset({Need.PREDICTION}))
 
 
 def plan_pass(
@@ -64,10 +65,10 @@ def _found(p: Any, schedule: Schedule | None, sampler: SamplerKind, *, hires: bo
         model.controlnet,
         schedule.levels if schedule else DISCRETE,
         unguided_steps(p, sampler, schedule) if schedule else frozenset(),
-        {
-            **conflicts(model.unet, unet_map, model.transformer_options),
-            **left_out(p, sampler, hires=hires),
-            **({Technique.RELAY: "this model predicts neither noise nor v"} if model.prediction == "other" else {}),
-        },
+        (
+            *([PREDICTS_OTHERWISE] if model.prediction == "other" else []),
+            *conflicts.conflicts(model.unet, unet_map, model.transformer_options),
+            *guiding.conflicts(p, sampler, hires=hires),
+        ),
     )
     return model, unet_map, situation

@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from typing import Any
 
 from ..core import Options, Plan, Run
-from ..core.plan import Technique
 from ..core.words import describe
 from . import infotext
 from .log import logger, telling
@@ -47,11 +46,11 @@ class Account:
             with telling():
                 self._say()
 
-    def left_out(self, what: Collection[Technique], raised: str, trace: str) -> None:
+    def left_out(self, what: Collection[str], raised: str, trace: str) -> None:
         """Says that the rest of the pass is made with less of us, or without us.
 
         Args:
-            what: What is left out from now on.
+            what: The names of what is left out from now on.
             raised: What was raised, in one line.
             trace: Its traceback.
         """
@@ -63,8 +62,7 @@ class Account:
                 reason += f": the model could not be run with it ({raised})"
                 self._p.comment(f"HiDiffusion was {reason}.")
             else:
-                names = ", no ".join(technique.value for technique in Technique if technique in what)
-                reason = f"no {names}" + f" from {step} on" * bool(step) + f", as that failed ({raised})"
+                reason = f"no {', no '.join(what)}" + f" from {step} on" * bool(step) + f", as that failed ({raised})"
                 self._p.comment(f"HiDiffusion: {reason}.")
             infotext.add_refused(self._p.extra_generation_params, reason)
             logger.error("%s\n%s", reason, trace)

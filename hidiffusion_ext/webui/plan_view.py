@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..core import Options, Plan, Refused, Schedule
-from ..core.cost import Cost, count, plain, speed_up
-from ..core.planning import without_effect
+from ..core.cost import Cost, count, direct, speed_up
+from ..core.methods import without_effect
 from ..core.sizes import CELL, Size
 from ..core.words import describe
 from ..hosts.guiding import SamplerKind
@@ -104,8 +104,8 @@ def view(
             }
         )
     plans = [plan for _, plan in planned]
-    direct = plain(plans[-1], at_once.schedule) if at_once and at_once.schedule else None
-    faster = speed_up(*costs, direct=direct)
+    without = direct(plans[-1], at_once.schedule) if at_once and at_once.schedule else None
+    faster = speed_up(*costs, direct=without)
     idle = {
         name: reason
         for name, reason in without_effect(options, plans[0]).items()

@@ -10,21 +10,7 @@ import torch
 
 from modules import scripts
 
-from ..core import (
-    Change,
-    Done,
-    Method,
-    OptionError,
-    Options,
-    Plan,
-    Refused,
-    Run,
-    Schedule,
-    anchored,
-    damped,
-    hidiffusion,
-    split_guidance,
-)
+from ..core import Done, Method, OptionError, Options, Plan, Refused, Run, Schedule, hidiffusion
 from ..core.options import SETTINGS, is_off
 from ..core.sizes import CELL, Size
 from ..core.words import describe
@@ -49,23 +35,6 @@ AFTER_CONTROLNET = (
 )
 ENDED_EARLY = "stopped before the second pass: the picture is %dx%d"
 NO_PASS = "another script made the picture in a way of its own, past the WebUI's samplers"
-
-
-def _changes(plan: Plan, run: Run, begin: torch.Tensor) -> list[Change]:
-    """What a pass changes in guidance, in order.
-
-    Args:
-        plan, run: Of the pass.
-        begin: The latent it begins with, before noise is added.
-    """
-    changes: list[Change] = []
-    if run.schedule.steps_inside(plan.damped):
-        changes.append(damped(run))
-    if plan.split_guidance != 1:
-        changes.append(split_guidance(run, plan.enlargement, plan.split_guidance, plan.unet.seamless))
-    if plan.anchor:
-        changes.append(anchored(run, begin, plan.enlargement, plan.anchor, plan.unet.seamless))
-    return changes
 
 
 def _is_too_old() -> bool:
@@ -182,7 +151,6 @@ class HiDiffusionScript(scripts.Script):
                 return
             run = Run(schedule, torch.Generator().manual_seed(int(p.seeds[0])), done)
             account = Account(p, options, plan, run, lambda reason: self._refuse(p, reason, hires=hires), hires=hires)
-            changes = _changes(plan, run, kwargs["x"])
 
             @contextmanager
             def at_work(plan: Plan) -> Generator[None, None, None]:
@@ -191,7 +159,7 @@ class HiDiffusionScript(scripts.Script):
 
             with (
                 falling_back(model.evaluator, plan, at_work, run, account.left_out) as fallback,
-                changed_guidance(p.sampler, run, changes, fallback.change),
+                changed_guidance(p.sampler, run, plan.changes(run, kwargs["x"]), fallback.change),
             ):
                 began = True
                 with account.kept():

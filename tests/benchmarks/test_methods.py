@@ -13,7 +13,10 @@ from benchmarks.quality.methods import METHODS
 from benchmarks.quality.shifts import INDEPENDENT, LOW_DISCREPANCY, SITES, shifts_by
 from benchmarks.quality.spacings import SPACINGS
 from demo_model import DemoModel
-from hidiffusion_ext.core import Schedule, map_unet, windows
+from hidiffusion_ext.core import Schedule, map_unet
+from hidiffusion_ext.core.parts import windows
+from hidiffusion_ext.core.parts.damped_guidance import DampedGuidance
+from hidiffusion_ext.core.parts.raunet import RAUNet
 
 STEPS = 10
 SIZES = [(32, 32), (24, 48), (48, 16)]
@@ -53,9 +56,9 @@ def test_every_method_runs_and_leaves_the_unet_as_it_was(name: str) -> None:
     timesteps = uniform_timesteps(STEPS)
     time = torch.tensor([timesteps[0]])
     before = model.unet(x, time, context)
-    with METHODS[name](model, (256, 256), 0)(timesteps) as run:
+    with METHODS[name](model, (256, 256), 0)(timesteps) as patched:
         inside = model.unet(x, time, context)
-        assert bool(run and run.damped) == ("damped" in name)
+        assert bool(patched and patched.run.has(DampedGuidance)) == ("damped" in name)
     assert torch.equal(inside, before) == (name == "direct")
     assert torch.equal(model.unet(x, time, context), before)
 
@@ -75,9 +78,11 @@ def test_hidiffusion_by_steps_has_raunet_in_the_papers_steps_on_any_schedule(sch
     model = TinyModel()
     timesteps = SPACINGS[scheduler](STEPS, first)
     x, context = inputs((32, 32))
-    with METHODS["HiDiffusion by steps"](model, (256, 256), 0)(timesteps) as run:
-        assert run is not None
-        active = [bool(model.unet(x, torch.tensor([t]), context) is not None and run.strided) for t in timesteps]
+    with METHODS["HiDiffusion by steps"](model, (256, 256), 0)(timesteps) as patched:
+        assert patched is not None
+        active = [
+            bool(model.unet(x, torch.tensor([t]), context) is not None and patched.run.has(RAUNet)) for t in timesteps
+        ]
     assert active == [step < int(0.4 * STEPS) for step in range(STEPS)]
 
 

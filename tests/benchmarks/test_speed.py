@@ -23,7 +23,6 @@ from benchmarks.speed.timing import Timing, time_in_turns, time_once
 from benchmarks.speed.window_attention import window_attention
 from hidiffusion_ext.core import Family, Options, make_plan, map_unet
 from hidiffusion_ext.core import Method as CoreMethod
-from hidiffusion_ext.core.planning import finest_attentions
 from ldm_unet import SD15, SDXL, Shape
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -131,7 +130,7 @@ def test_hyper_tile_looks_at_tiles_of_at_most_that_side(
     x, context = inputs(latent)
     time = torch.tensor([999.0])
     before = unet(x, time, context)
-    attention = unet.get_submodule(finest_attentions(map_unet(unet))[0].attention)
+    attention = unet.get_submodule(map_unet(unet).finest_attentions[0].name)
     seen: list[tuple[torch.Tensor, torch.Tensor]] = []
     with hyper_tile(unet, map_unet(unet), latent, tile):
         handle = attention.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
@@ -146,8 +145,8 @@ def test_hyper_tile_puts_every_token_back_where_it_was(monkeypatch: pytest.Monke
     unet = tiny_unet()
     x, context = inputs((24, 48))
     time = torch.tensor([999.0])
-    for site in finest_attentions(map_unet(unet)):
-        monkeypatch.setattr(unet.get_submodule(site.attention), "forward", lambda tokens, **rest: tokens)
+    for site in map_unet(unet).finest_attentions:
+        monkeypatch.setattr(unet.get_submodule(site.name), "forward", lambda tokens, **rest: tokens)
     before = unet(x, time, context)
     with hyper_tile(unet, map_unet(unet), (24, 48), 8):
         assert torch.equal(unet(x, time, context), before)

@@ -15,6 +15,7 @@ from unets import inputs, tiny_unet, uniform_timesteps
 
 from benchmarks.speed.subjects import in_precision
 from hidiffusion_ext.core import Family, Method, Options, Plan, Preset, Run, Schedule, hidiffusion, make_plan, map_unet
+from hidiffusion_ext.core.parts.damped_guidance import DampedGuidance
 from hidiffusion_ext.core.schedule import DISCRETE
 from hidiffusion_ext.hosts.compiled import CAN_PAUSE, eagerly
 from hidiffusion_ext.hosts.fallback import is_out_of_memory
@@ -84,7 +85,7 @@ def answers(
             x = ((0.5 * picture + sigma * noise) / math.hypot(1, sigma)).to(**given)
             t = torch.full((2,), timesteps[step], device=device, dtype=torch.float32 if autocast else torch.float16)
             found.append(unet(x, t, context=context.to(**given)).float())
-            if run.damped:
+            if run.has(DampedGuidance):
                 with run.base_evaluation():
                     found.append(unet(x, t, context=context.to(**given)).float())
     return torch.stack(found)

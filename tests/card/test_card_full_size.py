@@ -21,8 +21,8 @@ from benchmarks.speed.subjects import OURS, VANILLA, VANILLA_DIFFUSERS, Method, 
 from benchmarks.speed.timing import finish, timed
 from hidiffusion_ext.core import Family, Options, make_plan, map_unet
 from hidiffusion_ext.core.cost import count, speed_up
+from hidiffusion_ext.core.parts.windows import window_partition, window_reverse, window_shift
 from hidiffusion_ext.core.resizing import bicubic, by_matrices
-from hidiffusion_ext.core.windows import window_partition, window_reverse, window_shift
 from hidiffusion_ext.hosts.fallback import is_out_of_memory
 
 FULL_SIZE = {"sd15": 1024, "sdxl": 2048}

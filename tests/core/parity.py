@@ -27,6 +27,7 @@ from hidiffusion_ext.core import (
     make_plan,
     map_unet,
 )
+from hidiffusion_ext.core.parts.windows import MSWMSA
 from official_hidiffusion import NAMES, DiffusionPipeline, diffusers_unet
 
 TOLERANCE = 1e-4
@@ -95,7 +96,7 @@ def largest_difference(
                 if step != before + 1:
                     _count_to(theirs, step)
                     run.timesteps = [timesteps[step - 1]]
-                    run.random_index(0, len(plan.windows))  # the steps that are left out have drawn theirs
+                    plan.part(MSWMSA).index(0, run)  # the steps that are left out have drawn theirs
                 x, context = (each.to(device) for each in inputs(latent, in_channels=case.in_channels, seed=step))
                 t = torch.tensor([timesteps[step]], device=device)
                 generator.manual_seed(step)

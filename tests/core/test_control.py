@@ -7,12 +7,13 @@ from typing import Any
 import pytest
 import torch
 from ldm.modules.diffusionmodules.util import timestep_embedding
+from plans import pairs
 from unets import inputs, tiny_unet, uniform_timesteps
 
 from hidiffusion_ext.core import Family, Run, Schedule, hidiffusion, make_plan, map_unet
 from hidiffusion_ext.core.control import fit_residuals
 from hidiffusion_ext.core.options import Options
-from hidiffusion_ext.core.sizes import FeatureSizes, feature_sizes
+from hidiffusion_ext.core.sizes import FeatureSizes, Sizing, feature_sizes
 from ldm_unet import LdmUNet
 
 STEPS = 10
@@ -83,16 +84,16 @@ def call(unet: ControlledUNet, control: Control | None, step: int = 0, latent: t
 def test_every_residual_meets_its_features_while_raunet_is_active(family: Family, preset: str) -> None:
     unet = controlled_unet(family)
     plan = make_plan(Options.from_mapping({"native_size": 8, "preset": preset}), map_unet(unet), LATENT)
-    made = residuals(unet, feature_sizes(plan.unet, LATENT))
+    made = residuals(unet, plan.sizes())
     expected_unpatched = call(unet, copied(made), STEPS - 1)
     schedule = Schedule(uniform_timesteps(STEPS))
-    for step in range(STEPS):
-        strided, pooled = (step in schedule.steps_inside(pair.span) for pair in (plan.strided, plan.pooled))
+    for step, inside in enumerate(plan.phases(schedule)):
+        strided, pooled = (step in schedule.steps_inside(pair.span) for pair in pairs(plan))
         own = copied(made)
         run = Run(schedule)
         with hidiffusion(unet, plan, run):
             got = call(unet, own, step)
-            fitted = fit_residuals(made, plan.sizes(strided=strided, pooled=pooled))
+            fitted = fit_residuals(made, plan.sizes(inside))
             assert torch.equal(call(unet, copied(fitted), step), got)
             assert not torch.equal(call(unet, None, step), got)
         if strided or pooled:
@@ -106,7 +107,7 @@ def test_calls_of_another_size_keep_their_residuals() -> None:
     unet = controlled_unet(Family.SD1)
     plan = make_plan(Options.from_mapping({"native_size": 8, "preset": "2x"}), map_unet(unet), LATENT)
     tile = (16, 16)
-    made = residuals(unet, feature_sizes(plan.unet, tile))
+    made = residuals(unet, feature_sizes(plan.unet, Sizing(tile)))
     expected = call(unet, copied(made), latent=tile)
     with hidiffusion(unet, plan, Run(Schedule(uniform_timesteps(STEPS)))):
         assert torch.equal(call(unet, copied(made), latent=tile), expected)

@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from plans import redilations, span_of
 from scalecrafter import (
     OFFICIAL,
     OFFICIAL_BASE,
@@ -20,8 +21,9 @@ from scalecrafter import (
 )
 from unets import inputs, tiny_unet, uniform_timesteps
 
-from hidiffusion_ext.core import Evaluation, Family, Run, Schedule, damped, hidiffusion
-from hidiffusion_ext.core.damped_guidance import damp
+from hidiffusion_ext.core import Evaluation, Family, Plan, Run, Schedule, Span, hidiffusion, map_unet
+from hidiffusion_ext.core.parts.damped_guidance import DampedGuidance, damp
+from hidiffusion_ext.core.sizes import FeatureSizes
 from hidiffusion_ext.core.words import describe
 
 
@@ -47,9 +49,11 @@ def test_the_change_evaluates_once_more_in_the_steps_that_want_it() -> None:
         seen.append(run.is_base)
         return base
 
-    change = damped(run)
+    change = DampedGuidance(Span(0, 0.5)).change(Plan(map_unet(tiny_unet()), (8, 8), 64), run, guided)
+    run.sizes = FeatureSizes((), ())
+    run.timesteps = [400.0]
     assert torch.equal(change(Evaluation(guided, uncond, again)), guided)
-    run.damped = True
+    run.timesteps = [600.0]
     assert torch.equal(change(Evaluation(guided, uncond, again)), damp(guided, uncond, base))
     assert seen == [True]
 
@@ -68,7 +72,7 @@ def test_every_step_equals_the_official_code(family: Family) -> None:
         for table in (OFFICIAL[family, 4], OFFICIAL_BASE[family])
     )
     plan = scalecrafter_plan(unet, (32, 32), native_size=64)
-    assert FIFTY.steps_inside(plan.damped) == range(tau)
+    assert FIFTY.steps_inside(span_of(plan, DampedGuidance)) == range(tau)
     timesteps = uniform_timesteps(steps)
     run = Run(Schedule(timesteps))
     with torch.inference_mode(), hidiffusion(unet, plan, run):
@@ -77,11 +81,11 @@ def test_every_step_equals_the_official_code(family: Family) -> None:
             x = x[:1].expand(2, -1, -1, -1)
             t = torch.full((2,), timesteps[step])
             rows = unet(x, t, context=context)
-            assert run.damped is bool(strong[step])
+            assert run.has(DampedGuidance) is bool(strong[step])
             ours = rows[1] + scale * (rows[0] - rows[1])
             c, u = call_officially(theirs, strong[step], x, t, context=context)
             start = u
-            if run.damped:
+            if run.has(DampedGuidance):
                 with run.base_evaluation():
                     again = unet(x[1:], t[1:], context=context[1:])
                 ours = damp(ours, rows[1], again[0])
@@ -95,11 +99,11 @@ def test_only_the_4x_tables_have_a_base() -> None:
     unet = tiny_unet(Family.SD1)
     plan = scalecrafter_plan(unet, (32, 32))
     assert describe(plan, FIFTY) == "re-dilation until step 35 of 50, noise-damped guidance until step 35 of 50"
-    assert {site.base for site in plan.redilations} == {(1.0, 1.0), (3.0, 3.0), (4.0, 4.0)}
+    assert {site.base for site in redilations(plan)} == {(1.0, 1.0), (3.0, 3.0), (4.0, 4.0)}
     off = scalecrafter_plan(unet, (32, 32), damped_guidance=False)
-    assert not FIFTY.steps_inside(off.damped)
-    assert {site.base for site in off.redilations} == {(1.0, 1.0)}
-    assert not FIFTY.steps_inside(scalecrafter_plan(unet, (16, 16)).damped)
+    assert off.part(DampedGuidance) is None
+    assert {site.base for site in redilations(off)} == {(1.0, 1.0)}
+    assert scalecrafter_plan(unet, (16, 16)).part(DampedGuidance) is None
 
 
 def test_the_base_evaluation_ends_with_an_error_too() -> None:

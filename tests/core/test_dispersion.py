@@ -5,11 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
+from plans import redilations
 from torch import nn
 from unets import inputs, tiny_unet, uniform_timesteps
 
 from hidiffusion_ext.core import Family, Options, Run, Schedule, hidiffusion, make_plan, map_unet
-from hidiffusion_ext.core.dispersion import dispersed_input, dispersed_kernel, dispersion_transform
+from hidiffusion_ext.core.parts.dispersion import dispersed_input, dispersed_kernel, dispersion_transform
 from hidiffusion_ext.core.words import describe
 
 
@@ -122,10 +123,10 @@ def test_the_dispersed_layers_are_the_official_ones() -> None:
         unet_map = map_unet(tiny_unet(family))
         values = {"method": "ScaleCrafter", "native_size": 128, "dispersion": True}
         plan = make_plan(Options.from_mapping(values), unet_map, (64, 64))
-        dispersed = [site.conv for site in plan.redilations if site.dispersed]
+        dispersed = [site.conv for site in redilations(plan) if site.dispersed]
         counts[family] = len(dispersed)
         assert not any(
-            site.dispersed for site in make_plan(Options.from_mapping(values), unet_map, (32, 32)).redilations
+            site.dispersed for site in redilations(make_plan(Options.from_mapping(values), unet_map, (32, 32)))
         )
         assert describe(plan).startswith("re-dilation with dispersed convolution until")
     # SD: 4 on the way down, the downsampler before them, 4 in the middle, twice 6 and an upsampler on the way up

@@ -20,15 +20,14 @@ from hidiffusion_ext.core import (
     Run,
     Schedule,
     Situation,
-    anchored,
-    damped,
+    Span,
     hidiffusion,
     make_plan,
     map_unet,
-    split_guidance,
 )
-from hidiffusion_ext.core.plan import Technique
-from hidiffusion_ext.core.words import NOT_GUIDED, NOT_MET, describe
+from hidiffusion_ext.core.parts.damped_guidance import DampedGuidance
+from hidiffusion_ext.core.parts.windows import MSWMSA
+from hidiffusion_ext.core.words import NOT_GUIDED, describe
 
 STEPS = 5
 LATENT = (16, 24)
@@ -52,9 +51,7 @@ def sample(
     """A pass of the plan, with timesteps that lie so much above the schedule's, and further ones between them."""
     unet, run = UNETS[family], Run(Schedule(uniform_timesteps(STEPS)))
     x, context = inputs(plan.latent)
-    changes = [damped(run)] if plan.damped.end else []
-    changes += [split_guidance(run, 2.0, plan.split_guidance)] if plan.split_guidance != 1 else []
-    changes += [anchored(run, x, 2.0, plan.anchor)] if plan.anchor else []
+    changes = plan.changes(run, x)
     with torch.inference_mode(), hidiffusion(unet, plan, run):
         for timestep in uniform_timesteps(STEPS)[:steps]:
 
@@ -117,7 +114,7 @@ def test_what_needs_guidance_is_not_claimed_without(number: int, told: str) -> N
 def test_windows_that_are_never_cut_are_not_claimed() -> None:
     plan = planned(Family.SD1, OPTIONS[0])
     with ExitStack() as stack:
-        for name in (site.attention for site in plan.windows):
+        for name in (site.name for site in plan.part(MSWMSA).sites):
 
             def fewer(module: nn.Module, args: Any, kwargs: Any) -> Any:
                 return args, {**kwargs, "context": args[0][:, ::2].clone()}
@@ -126,7 +123,7 @@ def test_windows_that_are_never_cut_are_not_claimed() -> None:
             stack.callback(hook(fewer, with_kwargs=True, prepend=True).remove)
         run = sample(Family.SD1, plan)
     told = describe(plan, run.schedule, done=run.done)
-    assert told == f"RAU-Net until step 2 of 5, no MSW-MSA because {NOT_MET[Technique.MSW_MSA]}"
+    assert told == f"RAU-Net until step 2 of 5, no MSW-MSA because {MSWMSA.not_met}"
 
 
 def test_guidance_of_calls_of_another_size_is_left_as_it_is() -> None:
@@ -135,7 +132,9 @@ def test_guidance_of_calls_of_another_size_is_left_as_it_is() -> None:
     unet, run = UNETS[Family.SD1], Run(Schedule(uniform_timesteps(STEPS)))
     x, context = inputs((8, 8))
     guided, uncond = torch.randn(2, 1, 4, *LATENT)
-    changes = [split_guidance(run, 2.0, 2.0), anchored(run, guided + 1, 2.0, 0.5), damped(run)]
+    damped = DampedGuidance(Span(0, 1)).change(plan, run, guided)
+    changes = [*plan.changes(run, guided + 1), damped]
+    assert len(changes) == 3
     with torch.inference_mode(), hidiffusion(unet, plan, run):
         unet(x, torch.tensor([801.0]), context=context)
         assert all(change(Evaluation(guided, uncond, lambda: uncond)) is guided for change in changes)

@@ -6,27 +6,39 @@ import dataclasses
 
 import pytest
 import torch
+from plans import held, on_guidance
 from unets import tiny_unet
 
 from hidiffusion_ext.core import (
+    Change,
     Evaluation,
+    Need,
     Options,
+    Plan,
     Run,
     Schedule,
     Situation,
-    anchored,
     make_plan,
     map_unet,
-    split_guidance,
 )
-from hidiffusion_ext.core.plan import Technique
+from hidiffusion_ext.core.parts.anchor import Anchor
+from hidiffusion_ext.core.parts.split_guidance import SplitGuidance, low_pass, split
 from hidiffusion_ext.core.schedule import DISCRETE
 from hidiffusion_ext.core.sizes import FeatureSizes
-from hidiffusion_ext.core.split_guidance import low_pass, split
 from hidiffusion_ext.core.words import describe
 
 UNET = map_unet(tiny_unet())
 SECOND = Situation(hires=True, over_picture=True)
+PLAN = Plan(UNET, (16, 16), 64)
+"""Of twice the native side."""
+
+
+def split_by(run: Run, ratio: float) -> Change:
+    return SplitGuidance(ratio).change(PLAN, run, torch.empty(0))
+
+
+def anchored(run: Run, reference: torch.Tensor, strength: float) -> Change:
+    return Anchor(strength).change(PLAN, run, reference)
 
 
 def never() -> torch.Tensor:
@@ -65,7 +77,7 @@ def test_split_guidance_is_the_formula() -> None:
 def test_the_ratio_falls_to_one_over_the_last_fifth_of_the_noise() -> None:
     one = evaluation()
     for timestep, ratio in [(400, 3.0), (200, 3.0), (100, 2.0), (0, 1.0)]:
-        changed = split_guidance(run_at(timestep), 2.0, 3.0)(one)
+        changed = split_by(run_at(timestep), 3.0)(one)
         torch.testing.assert_close(changed, split(one.guided, one.uncond, 2.0, ratio))
 
 
@@ -75,7 +87,7 @@ def test_each_picture_has_the_strength_of_its_own_noise() -> None:
     run = run_at(400)
     for rows in ([400.0, 100.0, 50.0], [500.0, 500.0, 500.0, 400.0, 100.0, 50.0]):
         run.timesteps = rows
-        for change in (split_guidance(run, 2.0, 3.0), anchored(run, reference, 2.0, 0.8)):
+        for change in (split_by(run, 3.0), anchored(run, reference, 0.8)):
             changed = change(one)
             for row, timestep in enumerate((400.0, 100.0, 50.0)):
                 run.timesteps = [timestep]
@@ -85,33 +97,31 @@ def test_each_picture_has_the_strength_of_its_own_noise() -> None:
 
 def test_neutral_strengths_change_no_bit() -> None:
     one = evaluation()
-    assert torch.equal(split_guidance(run_at(300), 2.0, 1.0)(one), one.guided)
-    assert torch.equal(anchored(run_at(300), torch.randn_like(one.guided), 2.0, 0.0)(one), one.guided)
+    assert torch.equal(split_by(run_at(300), 1.0)(one), one.guided)
+    assert torch.equal(anchored(run_at(300), torch.randn_like(one.guided), 0.0)(one), one.guided)
 
 
 def test_the_anchor_moves_the_low_band_alone_and_less_with_less_noise() -> None:
     one, reference = evaluation(), torch.randn(3, 4, 12, 18)
     for timestep in (400, 300, 100):
         gain = 0.8 * DISCRETE.noise(timestep) / DISCRETE.noise(400)
-        moved = anchored(run_at(timestep), reference, 2.0, 0.8)(one) - one.guided
+        moved = anchored(run_at(timestep), reference, 0.8)(one) - one.guided
         torch.testing.assert_close(moved, gain * (low_pass(reference, 2.0) - low_pass(one.guided, 2.0)))
     again = run_at(600)  # noise was put back (Restart): no more than the strength
-    torch.testing.assert_close(
-        anchored(again, reference, 2.0, 1.0)(one), one.guided + low_pass(reference - one.guided, 2.0)
-    )
+    torch.testing.assert_close(anchored(again, reference, 1.0)(one), one.guided + low_pass(reference - one.guided, 2.0))
 
 
 def test_an_evaluation_of_another_size_than_the_reference_is_left_alone() -> None:
     one = evaluation()
     for reference in (torch.randn(3, 4, 24, 18), torch.randn(1, 4, 12, 18)):
-        assert torch.equal(anchored(run_at(300), reference, 2.0, 1.0)(one), one.guided)
+        assert torch.equal(anchored(run_at(300), reference, 1.0)(one), one.guided)
 
 
 def test_only_a_pass_over_a_picture_gets_them() -> None:
     options = Options(split_guidance=2.0, anchor=0.5)
     first, second = (make_plan(options, UNET, (128, 128), situation) for situation in (Situation(), SECOND))
-    assert (first.split_guidance, first.anchor, first.guides) == (1.0, 0.0, False)
-    assert (second.split_guidance, second.anchor, second.guides) == (2.0, 0.5, True)
+    assert (on_guidance(first), first.needing(Need.GUIDANCE)) == ((1.0, 0.0), [])
+    assert (on_guidance(second), second.needing(Need.GUIDANCE)) == ((2.0, 0.5), [SplitGuidance(2.0), Anchor(0.5)])
     weak = Schedule([300, 200, 100])
     settled = "the layout is settled where this pass begins"
     assert describe(second, weak) == f"MSW-MSA, split guidance 2, anchor 0.5, no RAU-Net because {settled}"
@@ -127,12 +137,12 @@ def test_they_are_enough_to_do_and_can_be_all_there_is() -> None:
 
 
 def test_an_anchor_that_a_sampler_cannot_have_is_left_out_and_said() -> None:
-    situation = Situation(hires=True, over_picture=True, conflicts={Technique.ANCHOR: "it cannot"})
+    situation = Situation(hires=True, over_picture=True, conflicts=held(Need.CLEAN, reason="it cannot"))
     plan = make_plan(Options(anchor=1.0, split_guidance=2.0), UNET, (128, 128), situation)
-    assert (plan.anchor, plan.split_guidance) == (0.0, 2.0)
+    assert on_guidance(plan) == (2.0, 0.0)
     assert "no anchor because it cannot" in describe(plan)
     assert "anchor" not in describe(make_plan(Options(), UNET, (128, 128), situation))
-    unguided = {Technique.ANCHOR: "it cannot", Technique.SPLIT_GUIDANCE: "it cannot"}
-    plan = make_plan(Options(split_guidance=2.0), UNET, (128, 128), dataclasses.replace(situation, conflicts=unguided))
-    assert not plan.guides
+    unguided = dataclasses.replace(situation, conflicts=held(Need.GUIDANCE, reason="it cannot"))
+    plan = make_plan(Options(split_guidance=2.0), UNET, (128, 128), unguided)
+    assert not plan.needing(Need.GUIDANCE)
     assert describe(plan).endswith("no split guidance because it cannot")

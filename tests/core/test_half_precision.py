@@ -10,6 +10,7 @@ from functools import lru_cache
 
 import pytest
 import torch
+from plans import NOTES
 from torch import nn
 from unets import CONTEXT, HEADS, SizedUNet, inputs
 
@@ -23,13 +24,9 @@ from hidiffusion_ext.core import (
     Run,
     Schedule,
     Situation,
-    Work,
-    anchored,
-    damped,
     hidiffusion,
     make_plan,
     map_unet,
-    split_guidance,
 )
 from hidiffusion_ext.core.schedule import DISCRETE
 from ldm_unet import Shape, ldm_unet
@@ -136,7 +133,7 @@ def latent(timestep: float) -> torch.Tensor:
 
 
 @lru_cache
-def sampled(way: Way, case: Case | None) -> tuple[list[torch.Tensor], set[Work]]:
+def sampled(way: Way, case: Case | None) -> tuple[list[torch.Tensor], set[str]]:
     """What guidance results in at each step of a pass, and what was done in it; without us if there is no case."""
     unet, plan = way.unet(), case.plan() if case else None
     run, text = Run(Schedule(TIMESTEPS)), way.given(inputs(LATENT, batch=2)[1])
@@ -150,20 +147,11 @@ def sampled(way: Way, case: Case | None) -> tuple[list[torch.Tensor], set[Work]]
             def again(x: torch.Tensor = x, t: torch.Tensor = t) -> torch.Tensor:
                 return unet(x, t[1:], context=text[1:])
 
-            for change in changes(plan, run, way) if plan else []:
+            for change in plan.changes(run, way.given(latent(1.0))) if plan else []:
                 guided = change(Evaluation(guided, uncond, again))
             assert guided.dtype == cond.dtype
             found.append(guided.float().clone())
     return found, set(run.done.least)
-
-
-def changes(plan: Plan, run: Run, way: Way) -> list:
-    made = [damped(run)] if plan.damped.end else []
-    if plan.split_guidance != 1:
-        made.append(split_guidance(run, plan.enlargement, plan.split_guidance))
-    if plan.anchor:
-        made.append(anchored(run, way.given(latent(1.0)), plan.enlargement, plan.anchor))
-    return made
 
 
 def error(found: torch.Tensor, expected: torch.Tensor) -> float:
@@ -183,4 +171,4 @@ def test_the_answer_is_that_of_single_precision(way: Way, case: Case) -> None:
 
 def test_everything_that_can_be_done_is_done_in_half_precision() -> None:
     done = [sampled(SINGLE, case)[1] for case in CASES]
-    assert set().union(*done) == set(Work)
+    assert set().union(*done) == NOTES

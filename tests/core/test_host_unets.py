@@ -22,7 +22,7 @@ import torch
 from torch import nn
 
 from hidiffusion_ext.core import Family, Options, Run, Schedule, Situation, hidiffusion, make_plan, map_unet
-from hidiffusion_ext.core.sizes import feature_sizes
+from hidiffusion_ext.core.sizes import Sizing, feature_sizes
 from hidiffusion_ext.hosts.model import find_model
 
 STEPS = 10
@@ -278,7 +278,7 @@ def test_controlnet_works_while_raunet_is_active(
     plan = make_plan(
         Options.from_mapping({"native_size": 64, "preset": preset}), unet_map, latent, Situation(controlnet=True)
     )
-    sizes = feature_sizes(unet_map, latent).skips
+    sizes = feature_sizes(unet_map, Sizing(latent)).skips
     channels: list[int] = []
     handles = [
         unet.get_submodule(block.layers[-1]).register_forward_hook(lambda m, a, out: channels.append(out.shape[1]))

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import pytest
+from plans import held, pairs, stages
 from unets import tiny_unet, uniform_timesteps
 
 from hidiffusion_ext.core import (
     Family,
     Method,
+    Need,
     Options,
     Passes,
     Plan,
@@ -21,7 +23,9 @@ from hidiffusion_ext.core import (
 )
 from hidiffusion_ext.core.cost import count
 from hidiffusion_ext.core.native_first import first_size
-from hidiffusion_ext.core.plan import Technique
+from hidiffusion_ext.core.parts.raunet import RAUNet
+from hidiffusion_ext.core.parts.redilation import Redilation
+from hidiffusion_ext.core.parts.windows import MSWMSA
 from hidiffusion_ext.core.sizes import Size
 from hidiffusion_ext.core.words import describe
 
@@ -35,7 +39,7 @@ def plan(family: Family, width: int, height: int, situation: Situation = Situati
 
 def steps(plan: Plan, total: int = 50) -> tuple[range, range]:
     schedule = Schedule(uniform_timesteps(total))
-    return schedule.steps_inside(plan.strided.span), schedule.steps_inside(plan.pooled.span)
+    return tuple(schedule.steps_inside(pair.span) for pair in pairs(plan))
 
 
 @pytest.mark.parametrize("family", [Family.SD1, Family.SD2])
@@ -43,8 +47,8 @@ def test_sd_has_the_strided_pair_until_t1_and_the_pooled_pair_until_t2(family: F
     small, large = plan(family, 1024, 1024), plan(family, 2048, 2048)
     assert (small.preset, *steps(small)) == (Preset.X2, range(20), range(0))
     assert (large.preset, *steps(large)) == (Preset.X4, range(35), range(15))
-    assert (small.strided.block, small.pooled.block) == (3, 4)
-    blocks = {(site.output, site.block) for site in small.windows}
+    assert tuple(pair.block for pair in pairs(small)) == (3, 4)
+    blocks = {(site.output, site.block) for site in small.part(MSWMSA).sites}
     assert blocks == {(False, 1), (False, 2), (True, 9), (True, 10), (True, 11)}
 
 
@@ -52,8 +56,8 @@ def test_sdxl_starts_aggressively_below_4x_and_stacks_the_pairs_at_4x() -> None:
     small, large = plan(Family.SDXL, 2048, 2048), plan(Family.SDXL, 4096, 4096)
     assert (small.preset, *steps(small)) == (Preset.X2, range(8), range(8, 20))
     assert (large.preset, *steps(large)) == (Preset.X4, range(15), range(35))
-    assert (small.strided.block, small.pooled.block) == (6, 4)
-    blocks = {(site.output, site.block) for site in small.windows}
+    assert tuple(pair.block for pair in pairs(small)) == (6, 4)
+    blocks = {(site.output, site.block) for site in small.part(MSWMSA).sites}
     assert blocks == {(False, 4), (False, 5), (True, 3), (True, 4), (True, 5)}
 
 
@@ -76,10 +80,10 @@ def test_between_2x_and_4x_auto_goes_by_the_smaller_side(family: Family) -> None
     for side, t1, t2 in [(1024, 0.4, 0.0), (1280, 0.475, 0.075), (1536, 0.55, 0.15), (2048, 0.7, 0.3)]:
         made = plan(family, side, side + 512)
         assert (made.preset_t1, made.preset_t2) == pytest.approx((t1, t2))
-        assert (made.strided.span, made.pooled.span) == (Span(0, made.preset_t1), Span(0, made.preset_t2))
+        assert tuple(pair.span for pair in pairs(made)) == (Span(0, made.preset_t1), Span(0, made.preset_t2))
     assert plan(family, 1536, 1536).preset is Preset.AUTO
     assert plan(family, 1536, 1536, preset="2x").preset_t1 == 0.4
-    assert plan(family, 1536, 1536, t2=0.5).pooled.span == Span(0, 0.5)
+    assert plan(family, 1536, 1536, t2=0.5).part(RAUNet).pooled.span == Span(0, 0.5)
 
 
 def test_one_small_side_is_enough_for_less_than_the_4x_preset() -> None:
@@ -126,7 +130,7 @@ def test_passes_choose_between_first_and_hires() -> None:
 
 
 def test_switches_take_their_part_away() -> None:
-    assert plan(Family.SD1, 1024, 1024, msw_msa=False).windows == ()
+    assert plan(Family.SD1, 1024, 1024, msw_msa=False).part(MSWMSA) is None
     assert steps(plan(Family.SD1, 1024, 1024, rau_net=False)) == (range(0), range(0))
     assert not plan(Family.SD1, 1024, 1024, rau_net=False, msw_msa=False).active
 
@@ -139,8 +143,8 @@ def test_a_threshold_given_replaces_the_presets_alone() -> None:
     assert steps(plan(Family.SDXL, 2048, 2048, t1=0.1)) == (range(5), range(0))
     assert steps(plan(Family.SDXL, 2048, 2048, t1=0.5, t2=0.2)) == (range(10), range(25))
     redilated = plan(Family.SD1, 2048, 2048, method="ScaleCrafter", t1=0.5, preset="2x")
-    assert {site.span for site in redilated.redilations} == {Span(0, 0.5)}
-    assert not any(site.progressive for site in redilated.redilations)
+    assert redilated.part(Redilation).span == Span(0, 0.5)
+    assert not redilated.part(Redilation).progressive
 
 
 @pytest.mark.parametrize("family", Family)
@@ -150,11 +154,11 @@ def test_a_threshold_given_replaces_the_presets_alone() -> None:
 def test_a_t1_below_the_presets_t2_ends_everything_there(family: Family, method: str, preset: str, t1: float) -> None:
     for side in (1600, 2048, 3072, 4096):
         found = plan(family, side, side, method=method, preset=preset, t1=t1)
-        ends = [found.strided.span.end, found.pooled.span.end, *(stage.span.end for stage in found.stages)]
+        ends = [each.span.end for each in (*pairs(found), *stages(found))]
         assert max(ends) == t1
         assert found.preset_t2 <= t1
         own = plan(family, side, side, method=method, preset=preset, t1=t1, t2=0.7)
-        ends = [own.strided.span.end, own.pooled.span.end, *(stage.span.end for stage in own.stages)]
+        ends = [each.span.end for each in (*pairs(own), *stages(own))]
         assert max(ends) == 0.7  # one's own T2 is left
 
 
@@ -167,7 +171,7 @@ def test_any_native_size_has_a_plan(native: int, latent: Size) -> None:
         schedule = Schedule(uniform_timesteps(4))
         assert describe(found, schedule)
         assert all(share > 0 for share in count(found, schedule).shares)
-        assert all(min(stage.latent) >= 1 for stage in found.stages)
+        assert all(min(stage.latent) >= 1 for stage in stages(found))
     assert min(first_size(latent[1] * 8, latent[0] * 8, native)) >= 8
 
 
@@ -194,7 +198,7 @@ def test_the_presets_own_thresholds_are_told_beside_ones_own() -> None:
         (plan(Family.SDXL, 4096, 4096, Situation(controlnet=True)), (0.7, 0.3)),
         (plan(Family.SDXL, 1024, 1024, preset="Turbo"), (0.5, 0.0)),
         (plan(Family.SDXL, 1024, 1024, Situation(over_picture=True), preset="Turbo"), (0.4, 0.0)),
-        (plan(Family.SDXL, 4096, 4096, Situation(conflicts={Technique.RAU_NET: "of a reason"})), (0.7, 0.3)),
+        (plan(Family.SDXL, 4096, 4096, Situation(conflicts=held(Need.RESIZING))), (0.7, 0.3)),
     ]:
         assert (made.preset_t1, made.preset_t2) == values
 

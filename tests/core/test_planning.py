@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import pytest
+from plans import held, on_guidance, redilations, span_of, stages
 from unets import tiny_unet
 
 from hidiffusion_ext.core import (
     Family,
+    LeftOut,
     Method,
+    Need,
     Options,
     Plan,
     Preset,
@@ -18,8 +21,10 @@ from hidiffusion_ext.core import (
     make_plan,
     map_unet,
 )
-from hidiffusion_ext.core.plan import Technique
-from hidiffusion_ext.core.planning import without_effect
+from hidiffusion_ext.core.methods import without_effect
+from hidiffusion_ext.core.parts.damped_guidance import DampedGuidance
+from hidiffusion_ext.core.parts.redilation import Redilation
+from hidiffusion_ext.core.parts.windows import MSWMSA
 from hidiffusion_ext.core.schedule import DISCRETE
 
 MAPS = {family: map_unet(tiny_unet(family)) for family in Family}
@@ -32,24 +37,31 @@ def plan(family: Family, width: int, height: int, situation: Situation = Situati
 EVERYTHING = {"native_size": 64, "preset": "4x", "dispersion": True, "split_guidance": 2.0, "anchor": 0.5}
 
 
-@pytest.mark.parametrize("method", ["HiDiffusion", "ScaleCrafter", "Relay", "Native first"])
-def test_each_technique_can_be_left_out_alone(method: str) -> None:
-    options = {**EVERYTHING, "method": method}
+@pytest.mark.parametrize("method", Method)
+def test_what_somebody_else_holds_leaves_out_what_needs_it_and_what_rests_on_that(method: Method) -> None:
+    options = {**EVERYTHING, "method": method.value}
     whole = plan(Family.SD1, 256, 256, Situation(over_picture=True), **options)
-    for technique in Technique:
-        conflicts = {technique: "of a reason"}
-        found = plan(Family.SD1, 256, 256, Situation(over_picture=True, conflicts=conflicts), **options)
-        with_it = {Technique.DISPERSION, Technique.DAMPED_GUIDANCE} if technique is Technique.REDILATION else set()
-        assert found.techniques == whole.techniques - {technique} - with_it
-        there = technique in whole.techniques
-        assert found.left_out == (f"{technique.value} because of a reason",) * there
     assert whole.left_out == ()
+    for need in Need:
+        found = plan(Family.SD1, 256, 256, Situation(over_picture=True, conflicts=held(need)), **options)
+        needing = [part for part in whole.parts if need in part.needs]
+        gone = {part.name for part in needing}
+        assert found.parts == tuple(part for part in whole.parts if not {part.name, part.rests_on} & gone)
+        told = [LeftOut(part.name, "of a reason") for part in needing if part.rests_on not in gone]
+        assert list(found.left_out) == told
+    assert {need for need in Need if whole.needing(need)} >= {Need.TOKENS, Need.RESIZING, Need.GUIDANCE, Need.CLEAN}
+
+
+def test_of_several_reasons_the_first_is_told() -> None:
+    conflicts = (*held(Need.RESIZING, reason="first"), *held(Need.FEATURES, Need.RESIZING, reason="second"))
+    found = plan(Family.SD1, 1024, 1024, Situation(conflicts=conflicts))
+    assert found.left_out == (LeftOut("RAU-Net", "first"),)
 
 
 @pytest.mark.parametrize("method", Method)
 def test_where_everything_is_left_out_the_reasons_are_told(method: Method) -> None:
     options = {"native_size": 64, "method": method.value}
-    conflicts = dict.fromkeys(Technique, "of a reason")
+    conflicts = held(*Need)
     with pytest.raises(Refused, match=r"^no .* because of a reason, no MSW-MSA because of a reason$"):
         plan(Family.SD1, 256, 256, Situation(conflicts=conflicts), **options)
     hires = Situation(hires=True, over_picture=True, conflicts=conflicts)
@@ -77,10 +89,10 @@ def test_what_works_on_guidance_is_for_passes_over_a_picture() -> None:
         plan(Family.SD1, 1024, 1024, Situation(over_picture=over, unguided=frozenset({3})), **options)
         for over in (False, True)
     )
-    assert (first.over_picture, first.split_guidance, first.anchor) == (False, 1.0, 0.0)
-    assert (second.over_picture, second.split_guidance, second.anchor) == (True, 2.0, 0.5)
+    assert (first.over_picture, *on_guidance(first)) == (False, 1.0, 0.0)
+    assert (second.over_picture, *on_guidance(second)) == (True, 2.0, 0.5)
     assert first.unguided == second.unguided == {3}
-    assert plan(Family.SD1, 1024, 1024, window_shift="Random").window_shift is WindowShift.RANDOM
+    assert plan(Family.SD1, 1024, 1024, window_shift="Random").part(MSWMSA).shift is WindowShift.RANDOM
 
 
 def test_the_native_side_of_each_kind_of_model() -> None:
@@ -123,7 +135,7 @@ def test_a_native_picture_may_have_half_as_many_pixels_more() -> None:
 
 def ends(found: Plan) -> list[float]:
     """The noise at which each stage of a relay is handed on."""
-    return [DISCRETE.sigma(DISCRETE.after(stage.span.end)) for stage in found.stages]
+    return [DISCRETE.sigma(DISCRETE.after(stage.span.end)) for stage in stages(found)]
 
 
 @pytest.mark.parametrize(
@@ -145,18 +157,18 @@ def test_a_relay_is_handed_on_at_the_noise_of_its_sizes(
 ) -> None:
     found = plan(family, side, side, method="Relay", **options)
     assert found.preset is preset
-    assert [stage.latent for stage in found.stages] == [(size, size) for size in sizes]
+    assert [stage.latent for stage in stages(found)] == [(size, size) for size in sizes]
     assert ends(found) == pytest.approx(sigmas, rel=0.02)
-    assert [stage.native for stage in found.stages] == [True, False][: len(sizes)]
-    starts = [0.0, *(stage.span.end for stage in found.stages)]
-    assert [stage.span.start for stage in found.stages] == starts[:-1]
+    assert [stage.native for stage in stages(found)] == [True, False][: len(sizes)]
+    starts = [0.0, *(stage.span.end for stage in stages(found))]
+    assert [stage.span.start for stage in stages(found)] == starts[:-1]
     assert (found.preset_t1, found.preset_t2) == (starts[-1], starts[1] if len(sizes) > 1 else 0.0)
 
 
 def test_a_relays_own_thresholds() -> None:
     def spans(**options: object) -> list[tuple[float, float]]:
         found = plan(Family.SD1, 1536, 1536, method="Relay", **options)
-        return [(stage.span.start, stage.span.end) for stage in found.stages]
+        return [(stage.span.start, stage.span.end) for stage in stages(found)]
 
     assert spans(t1=0.9, t2=0.2) == [(0, 0.2), (0.2, 0.9)]
     assert spans(t1=0.3, t2=0.5) == [(0, 0.5)]
@@ -184,14 +196,14 @@ def test_how_long_scalecrafter_redilates(family: Family, taus: dict[float, float
             graded = times >= 3
             assert found.preset is (Preset.X4 if graded else Preset.X2)
             assert found.preset_t1 == pytest.approx(tau)
-            assert {site.span for site in found.redilations} == {Span(0, found.preset_t1)}
-            assert {site.progressive for site in found.redilations} == {graded}
-            assert found.damped == (Span(0, found.preset_t1) if graded else Span())
+            assert span_of(found, Redilation) == Span(0, found.preset_t1)
+            assert found.part(Redilation).progressive == graded
+            assert span_of(found, DampedGuidance) == (Span(0, found.preset_t1) if graded else Span())
 
 
 def test_each_axis_is_redilated_by_its_own_enlargement() -> None:
     def factors(width: int, height: int, **options: object) -> set[tuple[float, float]]:
-        return {site.factor for site in plan(Family.SD1, width, height, method="ScaleCrafter", **options).redilations}
+        return {site.factor for site in redilations(plan(Family.SD1, width, height, method="ScaleCrafter", **options))}
 
     assert factors(1280, 1024) == {(2, 2.5)}
     assert factors(1280, 384) == {(1, 2.5)}  # the side that is shorter than the native one is left
@@ -205,13 +217,13 @@ def test_what_belongs_to_scalecrafters_4x_preset() -> None:
         return plan(Family.SD1, 2048, 2048, method="ScaleCrafter", **options)
 
     alone = of(damped_guidance=False)
-    assert alone.damped == Span()
-    assert {site.base for site in alone.redilations} == {(1, 1)}
-    assert {site.base for site in of().redilations} == {(1, 1), (3, 3), (4, 4)}
-    assert not any(site.dispersed for site in of().redilations)
-    dispersed = {site.conv for site in of(dispersion=True).redilations if site.dispersed}
-    assert dispersed < {site.conv for site in of().redilations}
+    assert alone.part(DampedGuidance) is None
+    assert {site.base for site in redilations(alone)} == {(1, 1)}
+    assert {site.base for site in redilations(of())} == {(1, 1), (3, 3), (4, 4)}
+    assert not any(site.dispersed for site in redilations(of()))
+    dispersed = {site.conv for site in redilations(of(dispersion=True)) if site.dispersed}
+    assert dispersed < {site.conv for site in redilations(of())}
     assert any(conv.startswith("middle") for conv in dispersed)
     smaller = of(preset="2x", dispersion=True)
-    assert (smaller.damped, {site.base for site in smaller.redilations}) == (Span(), {(1, 1)})
-    assert not any(site.dispersed for site in smaller.redilations)
+    assert (smaller.part(DampedGuidance), {site.base for site in redilations(smaller)}) == (None, {(1, 1)})
+    assert not any(site.dispersed for site in redilations(smaller))

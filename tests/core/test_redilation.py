@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from plans import redilations
 from scalecrafter import (
     NATIVE,
     OFFICIAL,
@@ -35,9 +36,8 @@ from hidiffusion_ext.core import (
     UNetMap,
     hidiffusion,
 )
-from hidiffusion_ext.core.plan import Redilation
-from hidiffusion_ext.core.planning_scalecrafter import TAU
-from hidiffusion_ext.core.redilation import factor_at, input_size
+from hidiffusion_ext.core.methods.scalecrafter import TAU
+from hidiffusion_ext.core.parts.redilation import Redilation, Site, factor_at, input_size
 from hidiffusion_ext.core.sizes import CELL
 from hidiffusion_ext.core.unet_map import Block
 from hidiffusion_ext.core.words import describe
@@ -57,9 +57,10 @@ def test_every_step_equals_the_official_code(family: Family, enlargement: float,
     by_step = official_steps(full, steps, OFFICIAL_TAU[family, enlargement], progressive=enlargement == 4)
     names = {module: name for name, module in theirs.named_modules()}
     for step, factors in enumerate(by_step):
-        sites = [site for site in plan.redilations if schedule.inside(site.span, timesteps[step])]
+        part = plan.part(Redilation)
+        sites = part.sites if schedule.inside(part.span, timesteps[step]) else ()
         expected = {names[conv]: (factor, factor) for conv, factor in factors.items()}
-        assert {site.conv: site.factor_at(step, schedule, base=False) for site in sites} == expected
+        assert {site.conv: part.factor_at(site, step, schedule, base=False) for site in sites} == expected
     first = first_steps(by_step)
     # What a step does follows from its factors alone: the first and the last with the same ones stand for all.
     compared = sorted({*first, *(step - 1 for step in first[1:]), steps - 1})
@@ -94,9 +95,9 @@ class Alone(nn.Module):
 
 def redilated(conv: nn.Conv2d, x: torch.Tensor, factor: tuple[float, float]) -> torch.Tensor:
     """What the convolution gives while it is the only site of a plan."""
-    site = Redilation("conv", factor, Span(0, 1), progressive=False)
+    part = Redilation((Site("conv", factor),), Span(0, 1), progressive=False)
     nothing_else = UNetMap(Family.SD1, x.shape[1], x.shape[1], (), Block(0, (), None, None, (), ()), ())
-    plan = Plan(nothing_else, (x.shape[-2], x.shape[-1]), NATIVE, redilations=(site,))
+    plan = Plan(nothing_else, (x.shape[-2], x.shape[-1]), NATIVE, parts=(part,))
     unet = Alone(conv)
     with hidiffusion(unet, plan, Run(Schedule([999.0]))):
         return unet(x, torch.tensor([999.0]))
@@ -143,13 +144,13 @@ def test_any_size_and_aspect_ratio_runs_and_leaves_nothing(family: Family, heigh
 def test_auto_follows_the_size_of_each_axis() -> None:
     unet = tiny_unet(Family.SD1)
     wide = scalecrafter_plan(unet, (8, 20))
-    assert {site.factor for site in wide.redilations} == {(1.0, 2.5)}
-    assert not wide.redilations[0].progressive
-    assert wide.redilations[0].span.end == pytest.approx(TAU[Family.SD1][1][1])
+    assert {site.factor for site in redilations(wide)} == {(1.0, 2.5)}
+    assert not wide.part(Redilation).progressive
+    assert wide.part(Redilation).span.end == pytest.approx(TAU[Family.SD1][1][1])
     between = scalecrafter_plan(unet, (18, 18))
-    assert between.redilations[0].span.end == pytest.approx(0.65)
+    assert between.part(Redilation).span.end == pytest.approx(0.65)
     assert scalecrafter_plan(unet, (16, 24)).preset is Preset.X4
-    assert scalecrafter_plan(unet, (16, 16), t1=0.3).redilations[0].span.end == 0.3
+    assert scalecrafter_plan(unet, (16, 16), t1=0.3).part(Redilation).span.end == 0.3
     with pytest.raises(Refused, match="Turbo"):
         scalecrafter_plan(unet, (16, 16), preset="Turbo")
 

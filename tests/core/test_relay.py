@@ -8,11 +8,13 @@ from typing import Any
 import pytest
 import torch
 from ldm.modules.diffusionmodules import openaimodel
+from plans import held, stages
 from unets import inputs, tiny_unet
 
 from hidiffusion_ext.core import (
     Family,
     Method,
+    Need,
     NoiseLevels,
     Options,
     Plan,
@@ -25,9 +27,8 @@ from hidiffusion_ext.core import (
     map_unet,
 )
 from hidiffusion_ext.core.cost import count
-from hidiffusion_ext.core.plan import Technique
-from hidiffusion_ext.core.planning import without_effect
-from hidiffusion_ext.core.relay import Beginning, Call, enlarge, noise_kept, scale, shrink
+from hidiffusion_ext.core.methods import without_effect
+from hidiffusion_ext.core.parts.relay import Beginning, Call, enlarge, noise_kept, scale, shrink
 from hidiffusion_ext.core.schedule import DISCRETE
 from hidiffusion_ext.core.words import describe
 
@@ -160,7 +161,7 @@ def test_the_unet_is_called_at_the_native_size_until_the_picture_is_handed_on() 
 )
 def test_a_stage_has_the_aspect_of_the_picture(native: int, latent: tuple[int, int], stage: tuple[int, int]) -> None:
     plan = make_plan(Options(method=Method.RELAY, native_size=native, t1=0.5), map_unet(UNET), latent)
-    assert plan.stages[0].latent == stage
+    assert stages(plan)[0].latent == stage
 
 
 def test_a_stage_need_not_be_halved_evenly(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -257,9 +258,9 @@ def test_a_size_is_handed_on_at_the_same_noise_whatever_the_models_schedule() ->
     sigmas = [0.002 * 60_000 ** (level / 999) for level in range(1000)]
     levels = NoiseLevels([0.25 * math.log(sigma) for sigma in sigmas], sigmas)
     plan = relay(256, situation=Situation(levels=levels))
-    ends = [levels.sigma(levels.after(stage.span.end)) for stage in plan.stages]
+    ends = [levels.sigma(levels.after(stage.span.end)) for stage in stages(plan)]
     assert ends == pytest.approx(
-        [DISCRETE.sigma(DISCRETE.after(stage.span.end)) for stage in relay(256).stages], rel=0.01
+        [DISCRETE.sigma(DISCRETE.after(stage.span.end)) for stage in stages(relay(256))], rel=0.01
     )
 
 
@@ -271,7 +272,7 @@ def test_a_pass_that_begins_with_little_noise_has_no_relay() -> None:
 
 
 def test_what_a_relay_cannot_live_with_leaves_it_out() -> None:
-    situation = Situation(conflicts={Technique.RELAY: "a ControlNet is at work"})
+    situation = Situation(conflicts=held(Need.INPUT, reason="a ControlNet is at work"))
     assert describe(relay(situation=situation)) == "MSW-MSA, no relay because a ControlNet is at work"
     with pytest.raises(Refused, match="no relay because"):
         relay(situation=situation, msw_msa=False)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from hidiffusion_ext.core.raunet import pool
+from hidiffusion_ext.core.parts.raunet import pool
 from hidiffusion_ext.core.resizing import bicubic, bilinear, by_matrices
 
 SIZES = [((8, 8), (16, 16)), ((9, 15), (17, 30)), ((16, 12), (15, 11)), ((1, 1), (2, 2)), ((33, 20), (20, 33))]

@@ -6,10 +6,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from plans import NOTES
 from ways import CASES, NATIVE, SCHEDULE, SIZES, UNETS, Pictures, error, evaluated, ways
 
 from hidiffusion_ext.core import Method, Run, hidiffusion, make_plan, map_unet
-from hidiffusion_ext.core.done import Work
 
 ROUNDINGS = 1e-4
 """Kernels round differently for another number of rows."""
@@ -44,7 +44,7 @@ def test_a_row_goes_with_its_answer(method: Method, data: st.DataObject) -> None
 
 
 def test_everything_is_among_it_and_other_rows_would_show() -> None:
-    unet, size, done = next(iter(UNETS.values())), (NATIVE // 4, NATIVE // 4 - 1), set[Work]()
+    unet, size, done = next(iter(UNETS.values())), (NATIVE // 4, NATIVE // 4 - 1), set[str]()
     pictures = Pictures(2, size, seed=0)
     for options, situation in (way for method in Method for way in ways(method)):
         run = Run(SCHEDULE, torch.Generator().manual_seed(1))
@@ -53,4 +53,4 @@ def test_everything_is_among_it_and_other_rows_would_show() -> None:
             one, other = evaluated(unet, plan, run, pictures, [SCHEDULE.timesteps[0]] * 2)
         assert error(one, other) > 100 * ROUNDINGS
         done |= set(run.done.least)
-    assert done == set(Work)
+    assert done == NOTES

@@ -6,13 +6,14 @@ import dataclasses
 
 import pytest
 import torch
+from plans import redilations, stages
 from torch import nn
 from unets import inputs, tiny_unet
 
 from hidiffusion_ext.core import Family, Method, Options, Plan, Run, Schedule, hidiffusion, make_plan, map_unet
-from hidiffusion_ext.core.raunet import pool
-from hidiffusion_ext.core.relay import enlarge, shrink
-from hidiffusion_ext.core.split_guidance import low_pass
+from hidiffusion_ext.core.parts.raunet import pool
+from hidiffusion_ext.core.parts.relay import enlarge, shrink
+from hidiffusion_ext.core.parts.split_guidance import low_pass
 from hidiffusion_ext.core.unet_map import BORDERED
 
 SEAMLESS = (True, True)
@@ -67,7 +68,7 @@ def test_a_method_has_no_edges(family: Family, method: Method) -> None:
     native, side = (256, 48) if method is Method.SCALECRAFTER else (128, 32)
     plan = make_plan(Options(native_size=native, method=method, t1=0.5), map_unet(unet), (side, side))
     assert rolled_off(unet, plan) < 1e-3
-    if plan.stages or plan.redilations:
+    if stages(plan) or redilations(plan):
         bordered = dataclasses.replace(plan, unet=dataclasses.replace(plan.unet, seamless=BORDERED))
         assert rolled_off(unet, bordered) > 1e-2
 

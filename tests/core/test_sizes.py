@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hidiffusion_ext.core.sizes import Size, feature_sizes, resized, stretched
+from hidiffusion_ext.core.sizes import Size, Sizing, feature_sizes, resized, stretched
 from hidiffusion_ext.core.unet_map import Block, Family, UNetMap
 
 sides = st.integers(20, 80)
@@ -91,9 +91,10 @@ def unet(*downs: int) -> UNetMap:
 def test_the_sizes_inside_a_call_are_rounded_up(
     strided: int | None, pooled: int | None, inside: list[int], skips: list[int]
 ) -> None:
-    sizes = feature_sizes(unet(2, 4), (17, 34), strided, pooled)
+    strides, pools = ({block: by} if block else {} for block, by in ((strided, 4), (pooled, 2)))
+    sizes = feature_sizes(unet(2, 4), Sizing((17, 34), strides=strides, pools=pools))
     assert [height for height, _ in sizes.inside] == inside
     assert [height for height, _ in sizes.skips] == skips
-    turned = feature_sizes(unet(2, 4), (34, 17), strided, pooled)
+    turned = feature_sizes(unet(2, 4), Sizing((34, 17), strides=strides, pools=pools))
     assert [width for _, width in turned.inside] == inside
     assert [width for _, width in turned.skips] == skips

@@ -17,6 +17,7 @@ import torch
 from any_options import options
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from plans import NOTES
 from torch import nn
 from ways import CASES, SCHEDULE, SIZES, UNETS, Pictures, error, evaluated, ways
 from ways import turned as turned_map
@@ -34,9 +35,8 @@ from hidiffusion_ext.core import (
     map_unet,
 )
 from hidiffusion_ext.core.cost import count
-from hidiffusion_ext.core.done import Work
 from hidiffusion_ext.core.native_first import first_size
-from hidiffusion_ext.core.windows import SHIFTS, even_size, window_partition, window_shift
+from hidiffusion_ext.core.parts.windows import SHIFTS, even_size, window_partition, window_shift
 from hidiffusion_ext.core.words import describe
 
 ROUNDINGS = 1e-4
@@ -135,11 +135,11 @@ def test_turned_kernels_give_the_turned_picture(method: Method, data: st.DataObj
 
 
 def test_everything_is_among_it_and_unturned_kernels_would_show() -> None:
-    done = set[Work]()
+    done = set[str]()
     pictures = Pictures(1, (16, 13), seed=0)
     for way in (way for method in Method for way in ways(method)):
         answer, found = passed(UNETS[Family.SD1], way, pictures, SCHEDULE.steps - 1)
         done |= set(found)
-    assert done == set(Work)
+    assert done == NOTES
     other, _ = passed(UNETS[Family.SD1], way, pictures.turned(), SCHEDULE.steps - 1)
     assert error(turned_map(other), answer) > 100 * ROUNDINGS

@@ -11,7 +11,7 @@ from torch import nn
 from unets import inputs, tiny_unet, uniform_timesteps
 
 from hidiffusion_ext.core import Options, Plan, Run, Schedule, hidiffusion, make_plan, map_unet
-from hidiffusion_ext.core.damped_guidance import damp
+from hidiffusion_ext.core.parts.damped_guidance import DampedGuidance, damp
 from ldm_unet import LdmUNet
 
 FRAMES = 3
@@ -76,7 +76,7 @@ def test_clips_of_any_size_are_changed_until_their_step_and_then_nothing_is_left
     plan = video_plan(unet, latent, {**options, "msw_msa": False})
     modules, timesteps = list(unet.modules()), uniform_timesteps(STEPS)
     x, context = inputs(latent, batch=2 * FRAMES)
-    last = max(one.span.end for one in (plan.strided, plan.pooled, *plan.redilations))
+    last = max(span.end for part in plan.parts for span in part.spans)
     run = Run(Schedule(timesteps))
     with torch.inference_mode():
         direct = {t: unet(x, torch.full((len(x),), t), context=context) for t in timesteps}
@@ -85,7 +85,7 @@ def test_clips_of_any_size_are_changed_until_their_step_and_then_nothing_is_left
                 changed = unet(x, torch.full((len(x),), t), context=context)
                 assert changed.shape == x.shape
                 assert torch.equal(changed, direct[t]) == (step >= int(STEPS * last))
-                if run.damped:
+                if run.has(DampedGuidance):
                     with run.base_evaluation():  # the unconditional clip is evaluated as a whole
                         base = unet(x[FRAMES:], torch.full((FRAMES,), t), context=context[FRAMES:])
                     assert damp(changed[:FRAMES], changed[FRAMES:], base).shape == base.shape

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 import torch
 from pretended_device import Pretended, PretendedDevice
@@ -16,13 +18,12 @@ from hidiffusion_ext.core import (
     Run,
     Schedule,
     Situation,
-    anchored,
-    damped,
     hidiffusion,
     make_plan,
     map_unet,
-    split_guidance,
+    resizing,
 )
+from hidiffusion_ext.core.parts import dispersion, relay, windows
 
 UNET = tiny_unet()
 for module in UNET.modules():
@@ -30,6 +31,14 @@ for module in UNET.modules():
         module._parameters[name] = Pretended.of(weight.data)
 LATENT = (18, 16)
 TIMESTEPS = (999.0, 600.0, 150.0)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_tables_of_the_pretended_device() -> Iterator[None]:
+    """Tables outlive a pass, and would outlive the device."""
+    yield
+    for table in (dispersion._transform_on, relay._means, resizing._weights, windows._orders):
+        table.cache_clear()
 
 
 def test_the_device_counts_what_is_waited_for() -> None:
@@ -57,9 +66,7 @@ def waits(plan: Plan) -> tuple[int, int]:
         call(999.0)
         own, calls = device.waits.total(), 0
         run = Run(Schedule(TIMESTEPS))
-        changes = [damped(run)] if plan.damped.end else []
-        changes += [split_guidance(run, 2.0, plan.split_guidance)] if plan.split_guidance != 1 else []
-        changes += [anchored(run, given, 2.0, plan.anchor)] if plan.anchor else []
+        changes = plan.changes(run, given)
         with hidiffusion(UNET, plan, run):
             for timestep in TIMESTEPS:
                 uncond = call(timestep)

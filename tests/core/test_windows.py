@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hidiffusion_ext.core.windows import (
+from hidiffusion_ext.core.parts.windows import (
     SHIFTS,
     cycle_index,
     random_index,

@@ -2,27 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Set
+from collections.abc import Sequence, Set
 
 import pytest
+from plans import held, pairs
 from unets import tiny_unet, uniform_timesteps
 
 from hidiffusion_ext.core import (
     Done,
     Family,
+    Need,
     NoiseLevels,
     Options,
     Plan,
     Schedule,
     Situation,
     Span,
-    Work,
     make_plan,
     map_unet,
 )
-from hidiffusion_ext.core.plan import Technique
+from hidiffusion_ext.core.parts.anchor import Anchor
+from hidiffusion_ext.core.parts.damped_guidance import DampedGuidance
+from hidiffusion_ext.core.parts.raunet import POOLED, STRIDED, RAUNet
+from hidiffusion_ext.core.parts.redilation import DISPERSION, Redilation
+from hidiffusion_ext.core.parts.relay import Relay
+from hidiffusion_ext.core.parts.split_guidance import SplitGuidance
+from hidiffusion_ext.core.parts.windows import MSWMSA, ODD
 from hidiffusion_ext.core.schedule import DISCRETE
-from hidiffusion_ext.core.words import LAYERS_NOT_CALLED, LESS_NOISE, NOT_GUIDED, NOT_MET, SETTLED, describe
+from hidiffusion_ext.core.words import LESS_NOISE, NOT_GUIDED, SETTLED, describe
 
 MAPS = {family: map_unet(tiny_unet(family)) for family in Family}
 SCHEDULE = Schedule(uniform_timesteps(5))
@@ -33,7 +40,7 @@ OPTIONS = [
     {"method": "ScaleCrafter", "preset": "2x"},
     {"method": "ScaleCrafter", "preset": "4x", "dispersion": True},
     {"split_guidance": 2.0, "anchor": 0.5},
-    {"method": "Relay", "preset": "4x", "t1": 0.7, "t2": 0.3},
+    {"method": "Relay", "preset": "4x", "t1": 0.7, "t2": 0.3, "latent": (32, 32)},
 ]
 
 
@@ -45,22 +52,17 @@ def planned(
     return make_plan(asked, MAPS[family], latent, situation)
 
 
-def spans(plan: Plan) -> dict[Work, list[Span]]:
-    """When each work of a plan is due."""
-    return {
-        Work.RELAY: [stage.span for stage in plan.stages],
-        Work.STRIDED: [plan.strided.span],
-        Work.POOLED: [plan.pooled.span],
-        Work.REDILATED: [site.span for site in plan.redilations],
-        Work.DISPERSED: [site.span for site in plan.redilations if site.dispersed],
-        Work.DAMPED: [plan.damped],
-        Work.WINDOWS: [Span(0, 1)] * bool(plan.windows),
-        Work.SPLIT_GUIDANCE: [Span(0, 1)] * (plan.split_guidance != 1),
-        Work.ANCHOR: [Span(0, 1)] * bool(plan.anchor),
-    }
+LAYERS_NOT_CALLED = RAUNet.not_met
 
 
-def as_planned(plan: Plan, schedule: Schedule, steps: int | None = None, without: Set[Work] = frozenset()) -> Done:
+def spans(plan: Plan) -> dict[str, Sequence[Span]]:
+    """When everything that is noted of a plan is due."""
+    strided, pooled = pairs(plan)
+    found = {name: part.spans for part in plan.parts if part.name != RAUNet.name for name in part.names}
+    return {**found, STRIDED: [strided.span], POOLED: [pooled.span]}
+
+
+def as_planned(plan: Plan, schedule: Schedule, steps: int | None = None, without: Set[str] = frozenset()) -> Done:
     """What is noted in so many steps of a pass, but for some works."""
     done = Done()
     for timestep in schedule.timesteps[:steps]:
@@ -78,7 +80,9 @@ def test_what_went_as_planned_is_told_as_planned(family: Family, options: dict[s
     plan, schedule = planned(family, **options), Schedule(uniform_timesteps(10)[begin:])
     told, after = describe(plan, schedule), describe(plan, schedule, done=as_planned(plan, schedule))
     assert told == (after if plan.due(schedule) else f"nothing: {SETTLED}")
-    assert ("until step" in told) == any(schedule.steps_inside(span) for span in plan._spans)
+    assert ("until step" in told) == any(
+        schedule.steps_inside(span) for part in plan.parts for span in part.spans if span != Span(0, 1)
+    )
 
 
 @pytest.mark.parametrize(
@@ -140,32 +144,32 @@ def test_ends_are_told_in_shares_of_the_noise_or_in_steps(
 @pytest.mark.parametrize(
     ("options", "without", "told", "why"),
     [
-        (OPTIONS[0], {Work.STRIDED}, "MSW-MSA", "no RAU-Net because " + LAYERS_NOT_CALLED),
-        (OPTIONS[0], {Work.WINDOWS}, "RAU-Net until step 2 of 5", "no MSW-MSA because " + NOT_MET[Technique.MSW_MSA]),
-        (OPTIONS[3], {Work.REDILATED}, "MSW-MSA", "no re-dilation because " + LAYERS_NOT_CALLED),
+        (OPTIONS[0], {STRIDED}, "MSW-MSA", "no RAU-Net because " + LAYERS_NOT_CALLED),
+        (OPTIONS[0], {MSWMSA.name}, "RAU-Net until step 2 of 5", "no MSW-MSA because " + MSWMSA.not_met),
+        (OPTIONS[3], {Redilation.name}, "MSW-MSA", "no re-dilation because " + LAYERS_NOT_CALLED),
         (
             OPTIONS[4],
-            {Work.DAMPED, Work.DISPERSED},
+            {DampedGuidance.name, DISPERSION},
             "re-dilation until step 3 of 5, MSW-MSA",
             "no noise-damped guidance because " + NOT_GUIDED,
         ),
         (
             OPTIONS[5],
-            {Work.ANCHOR},
+            {Anchor.name},
             "RAU-Net until step 2 of 5, MSW-MSA, split guidance 2",
             "no anchor because " + NOT_GUIDED,
         ),
         (
             OPTIONS[5],
-            {Work.SPLIT_GUIDANCE},
+            {SplitGuidance.name},
             "RAU-Net until step 2 of 5, MSW-MSA, anchor 0.5",
             "no split guidance because " + NOT_GUIDED,
         ),
-        (OPTIONS[6], {Work.RELAY}, "MSW-MSA", "no relay because " + LAYERS_NOT_CALLED),
+        (OPTIONS[6], {Relay.name}, "MSW-MSA", "no relay because " + LAYERS_NOT_CALLED),
     ],
 )
 def test_what_was_not_done_is_told_with_the_reason_unless_it_may_have_been_to_come(
-    options: dict[str, object], without: set[Work], told: str, why: str, cut_short: bool
+    options: dict[str, object], without: set[str], told: str, why: str, cut_short: bool
 ) -> None:
     plan = planned(**options)
     done = as_planned(plan, SCHEDULE, without=without)
@@ -190,7 +194,7 @@ def test_a_pair_that_begins_where_the_other_ends_is_told_by_itself() -> None:
     assert describe(alone, Schedule([300, 200])) == f"MSW-MSA, no RAU-Net because {SETTLED}"
     after, schedule = planned(Family.SDXL), Schedule([650, 500, 300])
     assert describe(after, schedule) == "RAU-Net until step 1 of 3, MSW-MSA"
-    done = as_planned(after, schedule, without={Work.STRIDED, Work.POOLED})
+    done = as_planned(after, schedule, without={STRIDED, POOLED})
     assert describe(after, schedule, done=done) == f"MSW-MSA, no RAU-Net because {LAYERS_NOT_CALLED}"
 
 
@@ -199,9 +203,9 @@ def test_what_was_done_with_more_noise_than_the_schedule_has_is_told() -> None:
     late, done = Schedule([599, 400, 200]), Done()
     for timestep in (690.0, 480.0, 240.0):
         done.note_call(timestep, planned=True)
-        done.note(Work.WINDOWS, timestep)
+        done.note(MSWMSA.name, timestep)
     assert describe(planned(), late, done=done) == f"MSW-MSA, no RAU-Net because {SETTLED}"
-    done.note(Work.STRIDED, 690.0)
+    done.note(STRIDED, 690.0)
     assert describe(planned(), late, done=done) == "RAU-Net until step 1 of 3, MSW-MSA"
 
 
@@ -210,7 +214,7 @@ def test_what_is_left_out_is_told_beside_what_is_settled() -> None:
     alone = planned(msw_msa=False)
     assert describe(alone, late) == f"nothing: {SETTLED}"
     assert describe(alone, late, done=Done()) == f"no RAU-Net because {SETTLED}"
-    conflicts = {Technique.MSW_MSA: "of a reason"}
+    conflicts = held(Need.TOKENS)
     options = Options.from_mapping({"native_size": 64})
     both = make_plan(options, MAPS[Family.SD1], (16, 24), Situation(over_picture=True, conflicts=conflicts))
     assert describe(both, late) == f"no MSW-MSA because of a reason, no RAU-Net because {SETTLED}"
@@ -241,7 +245,7 @@ def test_odd_feature_maps_are_told_where_windows_meet_them(family: Family, strid
     assert "on resized" not in describe(plan, Schedule([300, 200]))
     done = as_planned(plan, SCHEDULE)
     assert "on resized" not in describe(plan, SCHEDULE, done=done)
-    done.note(Work.ODD_WINDOWS, 900.0)
+    done.note(ODD, 900.0)
     assert "MSW-MSA on resized odd feature maps" in describe(plan, SCHEDULE, done=done)
 
 
@@ -254,15 +258,15 @@ def test_notes_keep_the_least_noise_and_the_calls_of_the_planned_size() -> None:
     done.note_call(600.0, planned=False)
     assert (done.met, done.called) == (True, {700.0})
     for timestep in (700.0, 650.0, 690.0):
-        done.note(Work.RELAY, timestep)
-    assert done.least == {Work.RELAY: 650.0}
-    assert not done.ended_before_the_pass(Work.RELAY)
+        done.note(Relay.name, timestep)
+    assert done.least == {Relay.name: 650.0}
+    assert not done.ended_before_the_pass(Relay.name)
     done.note_call(640.0, planned=True)
-    assert done.ended_before_the_pass(Work.RELAY)
-    done.note(Work.RELAY, 640.0)
-    assert not done.ended_before_the_pass(Work.RELAY)
+    assert done.ended_before_the_pass(Relay.name)
+    done.note(Relay.name, 640.0)
+    assert not done.ended_before_the_pass(Relay.name)
     done.switched_off = True
-    assert done.ended_before_the_pass(Work.RELAY)
+    assert done.ended_before_the_pass(Relay.name)
 
 
 def called(*timesteps: float, cut_short: bool = False) -> Done:
@@ -313,7 +317,7 @@ def test_a_part_that_ends_before_the_pass_is_told_so() -> None:
     for timestep in SCHEDULE.timesteps:
         done.note_call(timestep, planned=True)
         if timestep > 400:
-            done.note(Work.WINDOWS, timestep)
+            done.note(MSWMSA.name, timestep)
     assert describe(planned(), SCHEDULE, done=done).startswith("MSW-MSA until step 3 of 5, no RAU-Net")
 
 
@@ -322,7 +326,7 @@ def test_what_is_marked_comes_back() -> None:
     done.note_call(900.0, planned=False)
     back = done.mark()
     done.note_call(800.0, planned=True)
-    done.note(Work.WINDOWS, 800.0)
+    done.note(MSWMSA.name, 800.0)
     back()
     assert (done.least, done.met, done.called) == ({}, False, set())
 
@@ -340,8 +344,8 @@ def test_samplers_that_add_noise_before_each_call() -> None:
         timestep = DISCRETE.at_sigma(sigma * 2**0.5)
         done.note_call(timestep, planned=True)
         if step <= 9:
-            done.note(Work.STRIDED, timestep)
-    assert done.step(schedule, done.least[Work.STRIDED]) == 9
+            done.note(STRIDED, timestep)
+    assert done.step(schedule, done.least[STRIDED]) == 9
 
 
 def test_each_stage_of_a_relay_has_its_own_end() -> None:
@@ -349,9 +353,9 @@ def test_each_stage_of_a_relay_has_its_own_end() -> None:
     schedule = Schedule(uniform_timesteps(10))
     for timestep in schedule.timesteps:
         done.note_call(timestep, planned=True)
-        done.note(Work.WINDOWS, timestep)
+        done.note(MSWMSA.name, timestep)
         if schedule.inside(Span(0, 0.8), timestep):
-            done.note(Work.RELAY, timestep)
+            done.note(Relay.name, timestep)
     assert describe(plan, schedule, done=done) == describe(plan, schedule)
     assert describe(plan, schedule).startswith("relay at 64x64 until step 5, 128x128 until step 8 of 10")
 
@@ -372,7 +376,7 @@ def test_samplers_that_make_further_calls_within_a_step(between: float) -> None:
 def test_a_model_whose_noise_is_another_than_thought() -> None:
     done = Done()
     done.note_call(1.1, planned=True)  # EDM's units
-    done.note(Work.WINDOWS, 1.1)
+    done.note(MSWMSA.name, 1.1)
     assert describe(planned(), SCHEDULE, done=done) == f"MSW-MSA, no RAU-Net because {LESS_NOISE}"
 
 
@@ -384,20 +388,20 @@ def test_a_sampler_that_chooses_its_own_steps() -> None:
         timestep = schedule.timesteps[0] * (1 - call / 100) - 0.37
         done.note_call(timestep, planned=True)
         if timestep >= ends:
-            done.note(Work.STRIDED, timestep)
-    assert done.step(schedule, done.least[Work.STRIDED]) == schedule.begun(done.least[Work.STRIDED])
+            done.note(STRIDED, timestep)
+    assert done.step(schedule, done.least[STRIDED]) == schedule.begun(done.least[STRIDED])
 
 
 def test_the_end_of_what_was_done_is_told_without_any_call_of_the_planned_size() -> None:
     done = Done()
-    done.note(Work.ANCHOR, 500.0)
-    assert not done.ended_before_the_pass(Work.ANCHOR)
+    done.note(Anchor.name, 500.0)
+    assert not done.ended_before_the_pass(Anchor.name)
 
 
 def test_what_failed_is_not_told_a_second_time_and_dispersion_by_its_own_end() -> None:
     plan = planned(**OPTIONS[4])
-    done = as_planned(plan, SCHEDULE, without={Work.DISPERSED, Work.DAMPED})
-    done.note(Work.DISPERSED, SCHEDULE.timesteps[0])
-    done.left_out = {Technique.DISPERSION, Technique.DAMPED_GUIDANCE}
+    done = as_planned(plan, SCHEDULE, without={DISPERSION, DampedGuidance.name})
+    done.note(DISPERSION, SCHEDULE.timesteps[0])
+    done.left_out = {DISPERSION, DampedGuidance.name}
     told = "re-dilation with dispersed convolution until step 1 and without it until step 3 of 5, MSW-MSA"
     assert describe(plan, SCHEDULE, done=done) == told

@@ -8,12 +8,14 @@ from typing import Any
 
 import pytest
 import torch
+from plans import pairs, redilations
 from tensor_memory import TensorMemory
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 from unets import inputs, tiny_unet, uniform_timesteps
 
 from hidiffusion_ext.core import Family, Method, Options, Plan, Run, Schedule, hidiffusion, make_plan, map_unet
+from hidiffusion_ext.core.parts.windows import MSWMSA
 from ldm_unet import LdmUNet
 
 attention = pytest.importorskip("torch.nn.attention", reason="PyTorch before 2.3 cannot count like this")
@@ -81,7 +83,7 @@ def test_windows_cost_one_copy_in_and_one_out(family: Family, batch: int, layout
     before = operations(unet, nullcontext(), batch, layout)
     after = operations(unet, patched(unet, plan), batch, layout)
     added = {name: after[name] - before[name] for name in after | before if after[name] != before[name]}
-    assert added == {"aten::index_select": 2 * len(plan.windows), **READS_THE_TIMESTEP}
+    assert added == {"aten::index_select": 2 * len(plan.part(MSWMSA).sites), **READS_THE_TIMESTEP}
 
 
 @pytest.mark.parametrize("family", Family)
@@ -90,11 +92,11 @@ def test_windows_take_three_quarters_off_the_comparisons(family: Family) -> None
     plan = plan_of(unet, rau_net=False)
     before, after = (multiplications(unet, LATENT, patch)[""] for patch in (nullcontext(), patched(unet, plan)))
     saved = 0
-    for site in plan.windows:
+    for site in plan.part(MSWMSA).sites:
         tokens = (
             LATENT[0] * LATENT[1] // 4 ** plan.unet.level(plan.unet.partner(site.block) if site.output else site.block)
         )
-        channels = unet.get_submodule(site.attention).to_q.out_features
+        channels = unet.get_submodule(site.name).to_q.out_features
         saved += 4 * tokens**2 * channels * 3 // 4  # queries with keys and weights with values, 2 operations each
     assert before - after == saved
 
@@ -113,7 +115,9 @@ def test_raunet_adds_one_resize_and_works_below_as_at_half_the_size() -> None:
     for index in range(len(plan.unet.inputs)):
         works_at = full if index in at_the_finest else half
         expected += works_at[f"input_blocks.{index}"] + works_at[f"output_blocks.{plan.unet.partner(index)}"]
-    brings_back = plan.unet.outputs[plan.unet.partner(plan.strided.block)].up  # in a coarser block, at the finest size
+    brings_back = plan.unet.outputs[
+        plan.unet.partner(pairs(plan)[0].block)
+    ].up  # in a coarser block, at the finest size
     assert brings_back is not None
     expected += full[brings_back] - half[brings_back]
     assert multiplications(unet, LATENT, patched(unet, plan))[""] == expected
@@ -159,5 +163,5 @@ def test_redilation_adds_two_resizes_per_convolution_at_most() -> None:
     after = operations(unet, patched(unet, plan), 1, torch.contiguous_format)
     added = {name: after[name] - before[name] for name in after | before if after[name] != before[name]}
     resizes = added.pop("aten::upsample_bilinear2d", 0)
-    assert resizes <= 2 * len(plan.redilations)
+    assert resizes <= 2 * len(redilations(plan))
     assert added == READS_THE_TIMESTEP

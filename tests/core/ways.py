@@ -25,9 +25,6 @@ from hidiffusion_ext.core import (
     Run,
     Schedule,
     Situation,
-    anchored,
-    damped,
-    split_guidance,
 )
 from hidiffusion_ext.core.options import SETTINGS, Choice, Setting
 
@@ -127,12 +124,7 @@ def evaluated(unet: nn.Module, plan: Plan, run: Run, pictures: Pictures, noise: 
     rows = unet(torch.cat([x, x]), torch.cat([t, t]), context=torch.cat([pictures.text, empty]))
     cond, uncond = rows.chunk(2)
     guided = uncond + SCALE * (cond - uncond)
-    changes = [damped(run)] if plan.damped.end else []
-    if plan.split_guidance != 1:
-        changes.append(split_guidance(run, plan.enlargement, plan.split_guidance, plan.unet.seamless))
-    if plan.anchor:
-        changes.append(anchored(run, pictures.begin, plan.enlargement, plan.anchor, plan.unet.seamless))
-    for change in changes:
+    for change in plan.changes(run, pictures.begin):
         guided = change(Evaluation(guided, uncond, lambda: unet(x, t, context=empty)))
     return guided
 

@@ -15,7 +15,10 @@ from torch.nn.modules.module import register_module_forward_hook, register_modul
 
 from hidiffusion_ext.core import Method, map_unet
 from hidiffusion_ext.core.options import SETTINGS
-from hidiffusion_ext.core.plan import Technique
+from hidiffusion_ext.core.parts.raunet import RAUNet
+from hidiffusion_ext.core.parts.redilation import Redilation
+from hidiffusion_ext.core.parts.relay import Relay
+from hidiffusion_ext.core.parts.windows import MSWMSA
 from hidiffusion_ext.core.unet_map import UNetMap
 from hidiffusion_ext.hosts.conflicts import HYPERTILE
 from hidiffusion_ext.webui.infotext import FIRST_PASS, HIRES_PASS
@@ -110,8 +113,8 @@ class Witness:
         convolutions = [module for module in self._unet.modules() if isinstance(module, nn.Conv2d)]
         self._own = {conv: (conv.stride, conv.dilation) for conv in convolutions}
         self._first, self._middle = self._unet.input_blocks[0][0], self._unet.middle_block
-        self._call, self._now = torch.empty(0), set[Technique]()
-        self.seen: dict[bool, set[Technique]] = {False: set(), True: set()}
+        self._call, self._now = torch.empty(0), set[str]()
+        self.seen: dict[bool, set[str]] = {False: set(), True: set()}
 
     @contextmanager
     def looking(self) -> Generator[None, None, None]:
@@ -127,28 +130,28 @@ class Witness:
     def _look(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         size = self._call.shape[-2:]
         if module in self._attentions and len(args[0]) == 4 * len(self._call):
-            self._now.add(Technique.MSW_MSA)
+            self._now.add(MSWMSA.name)
         if module is self._first and args[0].shape[-2:] != size:
-            self._now.add(Technique.RELAY)
+            self._now.add(Relay.name)
         if module in self._own and module.dilation != self._own[module][1] and module.stride == self._own[module][0]:
-            self._now.add(Technique.REDILATION)
-        if module is self._middle and Technique.RELAY not in self._now:
+            self._now.add(Redilation.name)
+        if module is self._middle and Relay.name not in self._now:
             for _ in self._map.downs:
                 size = torch.Size(-(-side // 2) for side in size)
             if args[0].shape[-2:] != size:
-                self._now.add(Technique.RAU_NET)
+                self._now.add(RAUNet.name)
         if module is self._unet:  # a call that fails comes not this far
             self.seen[self._p.is_hr_pass] |= self._now
 
 
-SEEN = {Technique.RAU_NET, Technique.REDILATION, Technique.MSW_MSA, Technique.RELAY}
+SEEN = {RAUNet.name, Redilation.name, MSWMSA.name, Relay.name}
 """What a witness can see."""
 
 
-def claimed(said: dict[str, str], *, hires: bool) -> set[Technique]:
+def claimed(said: dict[str, str], *, hires: bool) -> set[str]:
     """What a text claims of a pass."""
     active = re.split(r"(?:^|, )no ", said.get(HIRES_PASS if hires else FIRST_PASS, ""))[0]
-    return {technique for technique in SEEN if technique.value in active}
+    return {name for name in SEEN if name in active}
 
 
 @contextmanager

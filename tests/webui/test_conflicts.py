@@ -12,12 +12,15 @@ from typing import Any
 import pytest
 import tomesd
 import torch
+from plans import PARTS, held
 from torch import nn
 from unets import inputs, tiny_unet, uniform_timesteps
 
 from hidiffusion_ext.core import (
+    Conflict,
     Family,
     Method,
+    Need,
     Options,
     Plan,
     Refused,
@@ -28,13 +31,15 @@ from hidiffusion_ext.core import (
     make_plan,
     map_unet,
 )
-from hidiffusion_ext.core.plan import Technique
+from hidiffusion_ext.core.parts.windows import MSWMSA
 from hidiffusion_ext.core.words import describe
 from hidiffusion_ext.hosts.conflicts import IN_FEATURES, IN_SELF_ATTENTION, conflicts
 from ldm_unet import LdmUNet
 from modules import script_callbacks, shared
 
 LATENT = (16, 24)
+SIZES, BOTH = {"RAU-Net", "relay"}, {"RAU-Net", "re-dilation", "relay"}
+"""What relies on sizes of feature maps being nobody's else, and what changes them."""
 
 
 def model_of(unet: LdmUNet) -> nn.Module:
@@ -127,6 +132,16 @@ def reference_no_more(unet: LdmUNet) -> None:
     block._forward = block._original_inner_forward_cn_hijack
 
 
+def all_conflicts(unet: LdmUNet, options: dict[str, Any] | None = None) -> tuple[Conflict, ...]:
+    return tuple(conflicts(unet, map_unet(unet), options or {}))
+
+
+def reasons(unet: LdmUNet, options: dict[str, Any] | None = None) -> dict[str, str]:
+    """The parts that have to be left out, by their names, and why."""
+    situation = Situation(conflicts=all_conflicts(unet, options))
+    return {name: reason for name, kind in PARTS.items() if (reason := situation.against(kind))}
+
+
 CONTROLNET = "a ControlNet is at work, whose picture has one size"
 CONFLICTS: dict[str, tuple[Callable[[LdmUNet], None], str]] = {
     "tomesd": (partial(merge_tokens, ratio=0.5), "token merging is on"),
@@ -149,10 +164,10 @@ PEACEFUL: dict[str, Callable[[LdmUNet], None]] = {
 def test_windows_give_way_and_it_is_said_why(apply: Callable[[LdmUNet], None], reason: str) -> None:
     unet = tiny_unet()
     apply(unet)
-    found = conflicts(unet, map_unet(unet), {})
-    assert found.pop(Technique.RELAY, None) == (CONTROLNET if apply is reference else None)
-    assert found == {Technique.MSW_MSA: reason}
-    situation = Situation(conflicts=found)
+    found = reasons(unet)
+    assert found.pop("relay", None) == (CONTROLNET if apply is reference else None)
+    assert found == {"MSW-MSA": reason}
+    situation = Situation(conflicts=all_conflicts(unet))
     plan = make_plan(Options(native_size=64), map_unet(unet), LATENT, situation)
     assert describe(plan, Schedule(uniform_timesteps(10))) == f"RAU-Net until step 4 of 10, no MSW-MSA because {reason}"
     with pytest.raises(Refused, match=f"^no MSW-MSA because {reason}$"):
@@ -178,8 +193,8 @@ def test_what_is_there_but_not_at_work_is_no_conflict(name: str) -> None:
     for apply in (PEACEFUL[name], PEACEFUL["nobody"]):
         unet = tiny_unet()
         apply(unet)
-        found = conflicts(unet, map_unet(unet), {})
-        found.pop(Technique.RELAY, None)  # some other ControlNet is at work in one of them
+        found = reasons(unet)
+        found.pop("relay", None)  # some other ControlNet is at work in one of them
         assert found == {}
         plan = make_plan(Options(native_size=64), map_unet(unet), LATENT)
         with torch.inference_mode(), hidiffusion(unet, plan, Run(Schedule(uniform_timesteps(10)))):
@@ -188,11 +203,11 @@ def test_what_is_there_but_not_at_work_is_no_conflict(name: str) -> None:
         assert torch.equal(*pictures)
 
 
-@pytest.mark.parametrize(("limit", "found"), [(1, {}), (2, {Technique.MSW_MSA: "token merging is on"})])
-def test_token_merging_that_stops_above_the_windows_is_no_conflict(limit: int, found: dict[Technique, str]) -> None:
+@pytest.mark.parametrize(("limit", "found"), [(1, {}), (2, {"MSW-MSA": "token merging is on"})])
+def test_token_merging_that_stops_above_the_windows_is_no_conflict(limit: int, found: dict[str, str]) -> None:
     unet = tiny_unet(Family.SDXL)
     merge_tokens(unet, ratio=0.5, max_downsample=limit)
-    assert conflicts(unet, map_unet(unet), {}) == found
+    assert reasons(unet) == found
 
 
 def test_token_merging_taken_off_while_the_unet_is_patched() -> None:
@@ -202,9 +217,7 @@ def test_token_merging_taken_off_while_the_unet_is_patched() -> None:
     with torch.inference_mode():
         before = unet(x, t, context=context)
         merge_tokens(unet, ratio=0.5)
-        plan = make_plan(
-            Options(native_size=64), map_unet(unet), LATENT, Situation(conflicts={Technique.MSW_MSA: "it is on"})
-        )
+        plan = make_plan(Options(native_size=64), map_unet(unet), LATENT, Situation(conflicts=held(Need.TOKENS)))
         with hidiffusion(unet, plan, Run(Schedule(uniform_timesteps(10)))):
             tomesd.remove_patch(model_of(unet))
             unet(x, t, context=context)
@@ -225,7 +238,7 @@ def test_token_merging_taken_off_while_the_unet_is_patched() -> None:
 )
 def test_what_the_forge_family_is_asked_to_do_in_self_attention(options: dict[str, Any], conflict: str) -> None:
     unet = tiny_unet()
-    assert conflicts(unet, map_unet(unet), options).get(Technique.MSW_MSA, "") == conflict
+    assert reasons(unet, options).get("MSW-MSA", "") == conflict
 
 
 class PatchModelAddDownscale:
@@ -255,10 +268,7 @@ class PatchModelAddDownscale:
 )
 def test_deep_shrink_is_recognised(patches: dict[str, Any], conflict: str) -> None:
     unet = tiny_unet()
-    found = conflicts(unet, map_unet(unet), {"patches": patches})
-    assert found == (
-        dict.fromkeys((Technique.RAU_NET, Technique.REDILATION, Technique.RELAY), conflict) if conflict else {}
-    )
+    assert reasons(unet, {"patches": patches}) == (dict.fromkeys(BOTH, conflict) if conflict else {})
 
 
 @pytest.mark.parametrize(
@@ -272,17 +282,15 @@ def test_deep_shrink_is_recognised(patches: dict[str, Any], conflict: str) -> No
 )
 def test_what_does_the_same_job_is_left_alone(options: Options, described: str) -> None:
     unet_map = map_unet(tiny_unet())
-    both = dict.fromkeys((Technique.RAU_NET, Technique.REDILATION), "Deep Shrink is on")
-    plan = make_plan(options, unet_map, LATENT, Situation(conflicts=both))
+    situation = Situation(conflicts=held(Need.RESIZING, reason="Deep Shrink is on"))
+    plan = make_plan(options, unet_map, LATENT, situation)
     assert describe(plan, Schedule(uniform_timesteps(10))) == described
-    assert not plan.strided.span.end
-    assert not plan.pooled.span.end
-    assert not plan.redilations
-    assert not plan.damped.end
+    assert all(isinstance(part, MSWMSA) for part in plan.parts)
 
 
 def test_both_conflicts_at_once_leave_nothing() -> None:
-    situation = Situation(conflicts={Technique.RAU_NET: "Deep Shrink is on", Technique.MSW_MSA: "HyperTile is on"})
+    both = (*held(Need.RESIZING, reason="Deep Shrink is on"), *held(Need.TOKENS, reason="HyperTile is on"))
+    situation = Situation(conflicts=both)
     both = "no RAU-Net because Deep Shrink is on, no MSW-MSA because HyperTile is on"
     with pytest.raises(Refused, match=f"^{both}$"):
         make_plan(Options(native_size=64), map_unet(tiny_unet()), LATENT, situation)
@@ -307,7 +315,7 @@ def test_raunet_leaves_the_sizes_to_control_lllite(block: int, attention: str, m
     unet_map = map_unet(unet)
     control_lllite(unet, block, attention)
     options = Options(native_size=64, method=method, damped_guidance=False)
-    plan = make_plan(options, unet_map, LATENT, Situation(conflicts=conflicts(unet, unet_map, {})))
+    plan = make_plan(options, unet_map, LATENT, Situation(conflicts=all_conflicts(unet)))
     assert describe(plan, Schedule(uniform_timesteps(10))) == described
     passes_through(unet, plan)
 
@@ -341,11 +349,9 @@ def load_control_net_lllite_patch() -> Any:
 @pytest.mark.parametrize("attention", ["attn1", "attn2"])
 def test_control_lllite_on_the_forge_family(attention: str) -> None:
     unet = tiny_unet()
-    found = conflicts(unet, map_unet(unet), {"patches": {f"{attention}_patch": [load_control_net_lllite_patch()]}})
-    assert found.pop(Technique.MSW_MSA, "") == (
-        "another extension changes self-attention" if attention == "attn1" else ""
-    )
-    assert found == {Technique.RAU_NET: LLLITE, Technique.RELAY: LLLITE}
+    found = reasons(unet, {"patches": {f"{attention}_patch": [load_control_net_lllite_patch()]}})
+    assert found.pop("MSW-MSA", "") == ("another extension changes self-attention" if attention == "attn1" else "")
+    assert found == {"RAU-Net": LLLITE, "relay": LLLITE}
 
 
 @pytest.mark.parametrize(
@@ -365,7 +371,7 @@ def test_a_lora_computed_beside_a_downsampler(
     monkeypatch.setitem(shared.opts.data, "lora_functional", functional)
     lora = SimpleNamespace(modules={layer: object()})
     monkeypatch.setitem(sys.modules, "networks", SimpleNamespace(loaded_networks=[lora]))
-    assert set(conflicts(unet, map_unet(unet), {})) == ({Technique.RAU_NET} if conflict else set())
+    assert set(reasons(unet)) == ({"RAU-Net"} if conflict else set())
 
 
 class KohyaHiresFix:
@@ -382,13 +388,11 @@ def test_deep_shrink_on_a1111() -> None:
     unet = tiny_unet()
     KohyaHiresFix().process()
     try:
-        found = conflicts(unet, map_unet(unet), {})
+        found = reasons(unet)
     finally:
         script_callbacks.callback_map["callbacks_cfg_denoiser"].pop()
-    assert found == dict.fromkeys(
-        (Technique.RAU_NET, Technique.REDILATION, Technique.RELAY), "Deep Shrink (Kohya HRFix) is on"
-    )
-    assert conflicts(unet, map_unet(unet), {}) == {}
+    assert found == dict.fromkeys(BOTH, "Deep Shrink (Kohya HRFix) is on")
+    assert reasons(unet) == {}
 
 
 class AttentionOfFrames(nn.Module):
@@ -484,13 +488,12 @@ def asymmetric_tiling_no_more(unet: LdmUNet) -> None:
             conv._conv_forward = nn.Conv2d._conv_forward.__get__(conv)
 
 
-RAU_NET, BOTH = {Technique.RAU_NET, Technique.RELAY}, {Technique.RAU_NET, Technique.REDILATION, Technique.RELAY}
-TABLE: dict[str, tuple[Callable[[LdmUNet], Any], set[Technique]]] = {
+TABLE: dict[str, tuple[Callable[[LdmUNet], Any], set[str]]] = {
     "another extension resizes features, too": (another_port, BOTH),
-    "an IP-Adapter has an effective region mask": (masked_adapter, RAU_NET),
-    "another extension reads self-attention in the middle block": (self_attention_guidance, RAU_NET),
-    "another extension has put its own self-attention in place": (frames, {Technique.MSW_MSA}),
-    "another extension pads convolutions in its own way": (own_padding, {Technique.RAU_NET, Technique.REDILATION}),
+    "an IP-Adapter has an effective region mask": (masked_adapter, SIZES),
+    "another extension reads self-attention in the middle block": (self_attention_guidance, SIZES),
+    "another extension has put its own self-attention in place": (frames, {"MSW-MSA"}),
+    "another extension pads convolutions in its own way": (own_padding, {"RAU-Net", "re-dilation"}),
 }
 HAVE_TESTS_ABOVE = {
     CONTROLNET,
@@ -506,15 +509,12 @@ def test_everything_that_something_gives_way_to_is_tried() -> None:
 
 
 @pytest.mark.parametrize(("reason", "apply", "parts"), [(reason, *row) for reason, row in TABLE.items()])
-def test_what_cannot_work_together_is_left_out(
-    reason: str, apply: Callable[[LdmUNet], Any], parts: set[Technique]
-) -> None:
+def test_what_cannot_work_together_is_left_out(reason: str, apply: Callable[[LdmUNet], Any], parts: set[str]) -> None:
     unet = tiny_unet()
     unet_map = map_unet(unet)
     options = apply(unet) or {}
-    found = conflicts(unet, unet_map, options)
-    assert found == dict.fromkeys(parts, reason)
-    plan = make_plan(Options(native_size=64), unet_map, LATENT, Situation(conflicts=found))
+    assert reasons(unet, options) == dict.fromkeys(parts, reason)
+    plan = make_plan(Options(native_size=64), unet_map, LATENT, Situation(conflicts=all_conflicts(unet, options)))
     assert f"because {reason}" in describe(plan)
 
 
@@ -525,7 +525,7 @@ def test_raunet_would_break_them(apply: Callable[[LdmUNet], None], latent: tuple
     unet_map = map_unet(unet)
     with pytest.raises(RuntimeError):
         passes_through(unet, make_plan(Options(native_size=64), unet_map, latent))
-    situation = Situation(conflicts=conflicts(unet, unet_map, {}))
+    situation = Situation(conflicts=all_conflicts(unet))
     passes_through(unet, make_plan(Options(native_size=64), unet_map, latent, situation))
 
 
@@ -542,7 +542,7 @@ def test_windows_would_mix_frames() -> None:
             return unet(latent, torch.full((4,), 1.0), context=context)[:2]
 
     alone = make_plan(Options(native_size=64), unet_map, LATENT)
-    kept = make_plan(Options(native_size=64), unet_map, LATENT, Situation(conflicts=conflicts(unet, unet_map, {})))
+    kept = make_plan(Options(native_size=64), unet_map, LATENT, Situation(conflicts=all_conflicts(unet)))
     assert torch.allclose(first_pair(kept, x), first_pair(kept, other), atol=1e-5)
     plain = make_plan(Options(native_size=4096), unet_map, LATENT)
     assert torch.allclose(first_pair(kept, x), first_pair(plain, x), atol=1e-5)
@@ -560,4 +560,4 @@ def test_windows_would_mix_frames() -> None:
 def test_what_looks_like_them_and_is_harmless(apply: Callable[[LdmUNet], None]) -> None:
     unet = tiny_unet()
     apply(unet)
-    assert conflicts(unet, map_unet(unet), {}) == {}
+    assert reasons(unet) == {}

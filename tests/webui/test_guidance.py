@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 import torch
+from damping import damped, set_wanted
 from torch import nn
 
-from hidiffusion_ext.core import Run, Schedule, damped
+from hidiffusion_ext.core import Run, Schedule
 from hidiffusion_ext.hosts.guidance import changed_guidance
 from modules import prompt_parser, script_callbacks, sd_samplers_cfg_denoiser, shared
 
@@ -51,7 +52,7 @@ class Model(nn.Module):
         self.dilated = self.wanted = True
 
     def forward(self, x: torch.Tensor, sigma: torch.Tensor, cond: dict[str, Any]) -> torch.Tensor:
-        self.run.damped = self.wanted and float(sigma.max()) >= 1
+        set_wanted(self.run, self.wanted and float(sigma.max()) >= 1)
         if self.run.is_base:
             self.base_rows += len(x)
         else:
@@ -160,7 +161,7 @@ def test_without_guidance_there_is_nothing_to_damp(monkeypatch: pytest.MonkeyPat
 def test_instruct_pix2pix() -> None:
     """Its denoiser evaluates three rows per picture and combines them in a method of its own."""
     run = Run(Schedule([999.0]))
-    run.damped = True
+    set_wanted(run, True)
     model = Model(run)
     x, sigma = torch.randn(6, 4, 3, 5).double(), torch.ones(6).double()
     context, image = torch.randn(6, 7, 8).double(), torch.randn(6, 5, 1, 1).double()

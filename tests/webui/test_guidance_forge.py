@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 import torch
+from damping import damped, set_wanted
 
-from hidiffusion_ext.core import Run, Schedule, damped
+from hidiffusion_ext.core import Run, Schedule
 from hidiffusion_ext.hosts.guidance import changed_guidance
 
 SCALE = 5.0
@@ -107,7 +108,7 @@ class Evaluation:
         options = {} if options is None else options
         before = copy.copy(options)
         run = Run(Schedule([999.0]))
-        run.damped = wanted
+        set_wanted(run, wanted)
         self.model = Model(run, dilated=dilated)
         x, cond, uncond = torch.randn(2, 4, 3, 5).double(), conds(*strengths), conds(1.0)
         del uncond[0]["strength"]
@@ -166,7 +167,7 @@ def test_an_unconditional_result_that_is_none_is_no_guidance(missing: str) -> No
     forge = SimpleNamespace(forge_objects=SimpleNamespace(unet=SimpleNamespace(model_options=options)))
     sampler = SimpleNamespace(model_wrap_cfg=SimpleNamespace(inner_model=SimpleNamespace(inner_model=forge)))
     run = Run(Schedule([999.0]))
-    run.damped = True
+    set_wanted(run, True)
     result = torch.randn(2, 4, 3, 5)
     args = {"denoised": result, "uncond_denoised": result, "uncond": conds(1.0), missing: None}
     with changed_guidance(sampler, run, [damped(run)], unguarded):

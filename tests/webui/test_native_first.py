@@ -13,11 +13,11 @@ import pytest
 import server
 from client import decode
 from fastapi.testclient import TestClient
+from plans import held
 
-from hidiffusion_ext.core import Method, Options, Refused
+from hidiffusion_ext.core import Method, Need, Options, Refused
 from hidiffusion_ext.core.native_first import RESTART_NOISE
 from hidiffusion_ext.core.options import SETTINGS
-from hidiffusion_ext.core.plan import Technique
 from hidiffusion_ext.core.schedule import DISCRETE
 from hidiffusion_ext.hosts import native_first, passes
 from hidiffusion_ext.hosts.native_first import NO_TIME, upscalers, usual_upscaler
@@ -250,7 +250,7 @@ def test_what_counts_for_nothing_without_hires_fix_counts_for_nothing(client: Te
 def test_a_second_pass_with_nothing_left_in_it(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
     """As with token merging in it: the picture is made in two passes all the same, says so, and pastes back."""
     reason = "no MSW-MSA because token merging is on"
-    monkeypatch.setattr(passes, "conflicts", lambda *_: {Technique.MSW_MSA: "token merging is on"})
+    monkeypatch.setattr(passes.conflicts, "conflicts", lambda *_: held(Need.TOKENS, reason="token merging is on"))
     pictures, told = made(client, {"rau_net": False}, **LARGE | {"steps": 8})
     said = told["extra_generation_params"]
     assert said["HiDiffusion refused"] == reason

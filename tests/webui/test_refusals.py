@@ -11,7 +11,7 @@ import pytest
 import server
 from fastapi.testclient import TestClient
 
-from hidiffusion_ext.core import Refused
+from hidiffusion_ext.core import Plan, Refused
 from hidiffusion_ext.hosts.passes import plan_pass
 from hidiffusion_ext.webui import script as script_module
 from hidiffusion_ext.webui.log import logger
@@ -59,7 +59,7 @@ def test_an_unexpected_error_costs_no_picture_and_leaves_its_traceback(
     def failing(*args: Any) -> Any:
         raise KeyError("timesteps")
 
-    monkeypatch.setattr(script_module, "_changes", failing)
+    monkeypatch.setattr(Plan, "changes", failing)
     monkeypatch.setattr(logger.handlers[0], "emit", said.append)
     payload = {"width": 256, "height": 256, "steps": 3, "prompt": "a cat"}
     payload["alwayson_scripts"] = {"HiDiffusion": {"args": [{"enabled": True, "native_size": 128}]}}

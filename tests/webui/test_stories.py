@@ -18,12 +18,13 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 from job_host import Host
+from plans import PARTS
 from snapshot import snapshot
 from stories import NEIGHBOURS, SEEN, Job, Made, Settings, Witness, at_call, claimed
 
 from hidiffusion_ext.core import Method, patching
 from hidiffusion_ext.core.options import SETTINGS, Choice
-from hidiffusion_ext.core.plan import Technique
+from hidiffusion_ext.core.parts.redilation import DISPERSION
 from hidiffusion_ext.webui import infotext
 from hidiffusion_ext.webui.infotext import FIRST_PASS, HIRES_PASS, REFUSED
 from modules import sd_models, shared
@@ -214,7 +215,7 @@ class Stories(RuleBasedStateMachine):
     def tells_what_failed(self, job: Job, made: Made, *, hires: bool) -> None:
         """After a failure that came once: what is left out of the pass, which is of what is in it, or all of us."""
         (text,) = (text for text in made.said[REFUSED].split("; ") if "(Failure)" in text)
-        named = {technique for technique in Technique if technique.value in text}
+        named = {name for name in (*PARTS, DISPERSION) if name in text}
         assert text.startswith("no " if named else "switched off")
         assert named & SEEN <= claimed(self.reference(job).said, hires=hires)
 

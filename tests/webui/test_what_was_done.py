@@ -11,10 +11,13 @@ from typing import Any
 import pytest
 import torch
 from job_host import HIRES, SCALECRAFTER, Host
+from plans import held
 from torch import nn
 
-from hidiffusion_ext.core.plan import Technique
-from hidiffusion_ext.core.words import LAYERS_NOT_CALLED, NOT_GUIDED, NOT_MET, SETTLED
+from hidiffusion_ext.core import Need
+from hidiffusion_ext.core.parts.raunet import RAUNet
+from hidiffusion_ext.core.parts.windows import MSWMSA
+from hidiffusion_ext.core.words import NOT_GUIDED, SETTLED
 from hidiffusion_ext.hosts import passes
 from hidiffusion_ext.webui.account import NEVER_CALLED, NOTHING_YET, TILED
 from hidiffusion_ext.webui.script import ENDED_EARLY, NO_PASS
@@ -67,7 +70,7 @@ def merged_tokens() -> Iterator[None]:
 
 
 def test_windows_that_are_never_cut(host: Host) -> None:
-    reason = f"no MSW-MSA because {NOT_MET[Technique.MSW_MSA]}"
+    reason = f"no MSW-MSA because {MSWMSA.not_met}"
     with merged_tokens():
         plain, _, _ = host.job()
         pictures, noted, _ = host.job({})
@@ -94,7 +97,7 @@ def test_a_unet_that_is_called_as_a_whole(host: Host, monkeypatch: pytest.Monkey
     plain, _, _ = host.job()
     pictures, noted, _ = host.job({})
     assert pictures == plain
-    told = f"no RAU-Net because {LAYERS_NOT_CALLED}, no MSW-MSA because {NOT_MET[Technique.MSW_MSA]}"
+    told = f"no RAU-Net because {RAUNet.not_met}, no MSW-MSA because {MSWMSA.not_met}"
     assert noted == {"HiDiffusion refused": told}
 
 
@@ -208,7 +211,7 @@ def test_a_reason_holds_for_its_own_batch(host: Host, monkeypatch: pytest.Monkey
 def test_what_gave_way_is_said_where_the_rest_has_nothing_to_do(
     host: Host, monkeypatch: pytest.MonkeyPatch, job: dict[str, Any], where: str
 ) -> None:
-    monkeypatch.setattr(passes, "conflicts", lambda *args: {Technique.MSW_MSA: "HyperTile is on"})
+    monkeypatch.setattr(passes.conflicts, "conflicts", lambda *args: held(Need.TOKENS, reason="HyperTile is on"))
     reason = f"no MSW-MSA because HyperTile is on, no RAU-Net because {SETTLED}"
     pictures, noted, _ = host.job(**{"settings": {}, **job})
     assert len(pictures) == 1

@@ -10,11 +10,13 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 
-from .options import Options, Preset, Refused
-from .plan import Plan, Redilation, Situation
-from .schedule import Span
-from .sizes import CELL
-from .unet_map import Family
+from ..options import Options, Preset, Refused
+from ..parts.damped_guidance import DampedGuidance
+from ..parts.redilation import Redilation, Site
+from ..plan import Plan, Situation
+from ..schedule import Span
+from ..sizes import CELL
+from ..unet_map import Family
 
 GRADED_FROM = 3
 """From this multiple of the native side on, the layers get factors graded by level, which shrink over the steps."""
@@ -73,7 +75,7 @@ TAU = {
 with the official schedule. Between them on straight lines."""
 
 
-def add_redilation(options: Options, plan: Plan, situation: Situation) -> Plan:
+def planned(options: Options, plan: Plan, situation: Situation) -> Plan:
     """The plan with re-dilation.
 
     Raises:
@@ -93,19 +95,18 @@ def add_redilation(options: Options, plan: Plan, situation: Situation) -> Plan:
     tau = options.t1 or preset_tau
     is_damped = options.damped_guidance and preset is Preset.X4
     base = {conv: weight for conv, weight, _ in _weighted_convs(plan, BASE_WEIGHTS[plan.unet.family])}
-    redilations = tuple(
-        Redilation(
+    sites = tuple(
+        Site(
             conv,
             factor(weight),
-            Span(0, tau),
-            progressive=preset is Preset.X4,
             dispersed=options.dispersion and dispersed,
             base=factor(base.get(conv, 0.0) if is_damped else 0.0),
         )
         for conv, weight, dispersed in _weighted_convs(plan, WEIGHTS[plan.unet.family, preset])
     )
-    damped = Span(0, tau) if is_damped else Span()
-    return dataclasses.replace(plan, preset=preset, preset_t1=preset_tau, redilations=redilations, damped=damped)
+    redilation = Redilation(sites, Span(0, tau), progressive=preset is Preset.X4)
+    plan = dataclasses.replace(plan, preset=preset, preset_t1=preset_tau)
+    return plan.with_parts([redilation, DampedGuidance(redilation.span) if is_damped else None])
 
 
 def _tau(family: Family, enlargement: float) -> float:

@@ -18,15 +18,26 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
 
 import torch
+from torch import nn
 
-from .arithmetic import per_row, single_precision, table
-from .resizing import bicubic
-from .sizes import Size
-from .unet_map import BORDERED, Axes, UNetMap
+from .. import patching
+from ..arithmetic import per_row, single_precision, table
+from ..resizing import bicubic
+from ..schedule import Span
+from ..sizes import CELL, Size, Sizing
+from ..unet_map import BORDERED, Axes, UNetMap
+from .part import Inside, Need, Part
+
+if TYPE_CHECKING:
+    from ..plan import Plan
+    from ..run import Run
+    from ..words import Telling
 
 BACK_PROJECTIONS = 3
 """How often an enlarged estimate is corrected by what its means are off by; each leaves about a tenth of the error."""
@@ -208,3 +219,93 @@ def _means(small: int, large: int, device: torch.device) -> torch.Tensor:
     cells = torch.arange(large, dtype=torch.float64)[None, :]
     inside = torch.minimum(begin + ratio, cells + 1) - torch.maximum(begin, cells)
     return (inside.clamp(min=0) / ratio).float().to(device)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A part of a pass in which the UNet is called at a smaller size.
+
+    Attributes:
+        latent: That size, (height, width) in latent cells.
+        span: When.
+        native: Whether that is the native size, where a pass begins and self-attentions need no windows.
+    """
+
+    latent: Size
+    span: Span
+    native: bool
+
+
+@dataclass(frozen=True)
+class Relay(Part):
+    """Smaller calls of the UNet while there is much noise.
+
+    Attributes:
+        stages: Their sizes and when, smallest first.
+    """
+
+    stages: tuple[Stage, ...]
+
+    name: ClassVar[str] = "relay"
+    needs: ClassVar[frozenset[Need]] = frozenset({Need.INPUT, Need.FEATURES, Need.RESIZING, Need.PREDICTION})
+    not_met: ClassVar[str] = "the model's own layers were not called one by one"
+
+    @property
+    def spans(self) -> tuple[Span, ...]:
+        return tuple(stage.span for stage in self.stages)
+
+    def stage(self, inside: Inside) -> Stage | None:
+        """The stage that a call of the UNet belongs to; None at full size."""
+        return next((stage for stage in self.stages if inside(stage.span)), None)
+
+    def needs_memory(self, inside: Inside) -> bool:
+        """At full size, for the pass's first noise."""
+        return self.stage(inside) is None
+
+    def resize(self, sizing: Sizing, inside: Inside) -> Sizing:
+        stage = self.stage(inside)
+        return replace(sizing, latent=stage.latent, native=stage.native) if stage else sizing
+
+    def put_in_place(self, stack: ExitStack, unet: nn.Module, plan: Plan, run: Run) -> None:
+        """The UNet is asked at a smaller size where a stage wants it, and its answer is enlarged."""
+        levels, start = run.schedule.levels, run.schedule.timesteps[0]
+        beginning = Beginning(levels.sigma(start), plan.unet.out_channels)
+        found = run.reading(stack, beginning.found)
+        current: Call | None = None
+
+        def scales(x: torch.Tensor, sigmas: list[float], size: Size) -> list[float]:
+            if plan.over_picture:  # which is in its latents wholly, from the first one on
+                return [1.0] * len(x)
+            kept, left = noise_kept(plan.latent, size), beginning.left(found.values, sigmas)
+            for row, timestep in enumerate(run.timesteps):
+                if abs(timestep - start) <= levels.tolerance:
+                    beginning.note(x[row : row + 1])
+                    left[row] = beginning.most_left(sigmas[row])
+            return [scale(beginning.most_left(sigma), share, kept) for sigma, share in zip(sigmas, left)]
+
+        def ask_smaller(
+            module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+        ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+            nonlocal current
+            current, stage = None, self.stage(run.inside)
+            if stage is None:
+                return None
+            run.did(self.name)
+            x, sigmas = args[0], [levels.sigma(timestep) for timestep in run.timesteps]
+            scaled = scales(x, sigmas, stage.latent)
+            current = Call(x, stage.latent, sigmas, scaled, plan.unet, v_prediction=plan.v_prediction)
+            fewer = per_row([levels.at_sigma(sigma) for sigma in current.sigmas], x.device).flatten()
+            if len(args) > 1:
+                return (current.input, fewer, *args[2:]), kwargs
+            return (current.input,), {**kwargs, "timesteps": fewer}
+
+        patching.before_forward(stack, unet, ask_smaller)
+        patching.change_output(stack, unet, lambda answer: current.output(answer) if current else answer)
+
+    def told(self, telling: Telling) -> str:
+        told: list[str] = []
+        for stage in self.stages:
+            if ends := telling.ends(self, (self.name, stage.span)):
+                height, width = (side * CELL for side in stage.latent)
+                told.append(f"{width}x{height} until {ends[0]}")
+        return f"{self.name} at {', '.join(told)}{telling.of}" if told else ""

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 
-from .options import Options, Preset
-from .plan import Pair, Plan, Situation
-from .schedule import Span
-from .sizes import CELL
-from .unet_map import Family
+from ..options import Options, Preset
+from ..parts.raunet import Pair, RAUNet
+from ..plan import Plan, Situation
+from ..schedule import Span
+from ..sizes import CELL
+from ..unet_map import Family
 
 X2_SIDES, X4_SIDES = 2, 4
 """Both sides at least this multiple of the native one: the 4x preset (official code: 2048 for SD1.5, 4096 for SDXL)."""
@@ -35,7 +36,7 @@ T1_SDXL_CONTROLNET = 0.5
 """T1 of SDXL's 2x preset when a ControlNet guides the pass (official code)."""
 
 
-def add_raunet(options: Options, plan: Plan, situation: Situation) -> Plan:
+def planned(options: Options, plan: Plan, situation: Situation) -> Plan:
     """The plan with RAU-Net, if it is switched on."""
     sdxl, enlargement = plan.unet.family is Family.SDXL, min(plan.latent) * CELL / plan.native
     preset = options.preset
@@ -53,7 +54,7 @@ def add_raunet(options: Options, plan: Plan, situation: Situation) -> Plan:
     if not options.rau_net:
         return plan
     strided, pooled = _pairs(options.t1 or t1, options.t2 or t2, plan, situation)
-    return dataclasses.replace(plan, strided=strided, pooled=pooled)
+    return plan.with_parts([RAUNet(strided, pooled)])
 
 
 def _between(enlargement: float) -> tuple[float, float]:

@@ -13,7 +13,7 @@ from typing import Any, cast
 import torch
 import torch.nn.functional as F
 
-from .arithmetic import single_precision, table
+from ..arithmetic import single_precision, table
 
 SMALL, LARGE = 3, 5
 
@@ -88,13 +88,13 @@ class DispersedInput(torch.Tensor):
     ) -> Any:
         if func is not torch.conv2d:
             return cast(Any, super()).__torch_function__(func, types, args, dict(kwargs or {}))
-        x, kernel, *rest = (plain(argument) for argument in args)
+        x, kernel, *rest = (unmarked(argument) for argument in args)
         if kernel.shape[2:] == (SMALL, SMALL):
             kernel = dispersed_kernel(kernel)
-        return torch.conv2d(x, kernel, *rest, **{name: plain(value) for name, value in (kwargs or {}).items()})
+        return torch.conv2d(x, kernel, *rest, **{name: unmarked(value) for name, value in (kwargs or {}).items()})
 
 
-def plain(value: Any) -> Any:
+def unmarked(value: Any) -> Any:
     """A tensor without the marking; anything else as it is."""
     return value.as_subclass(torch.Tensor) if isinstance(value, DispersedInput) else value
 

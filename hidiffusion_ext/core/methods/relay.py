@@ -5,10 +5,11 @@ from __future__ import annotations
 import dataclasses
 import math
 
-from .options import Options, Preset, Refused
-from .plan import Plan, Situation, Stage
-from .schedule import NoiseLevels, Span
-from .sizes import Size, resized
+from ..options import Options, Preset, Refused
+from ..parts.relay import Relay, Stage
+from ..plan import Plan, Situation
+from ..schedule import NoiseLevels, Span
+from ..sizes import Size, resized
 
 TWO_STAGES_FROM = 3
 """From this multiple of the native side on there is a stage between the native size and the full one."""
@@ -32,7 +33,7 @@ STRETCHED = 0.02
 """By how much the aspect may be off."""
 
 
-def add_relay(options: Options, plan: Plan, situation: Situation) -> Plan:
+def planned(options: Options, plan: Plan, situation: Situation) -> Plan:
     """The plan with a relay.
 
     Raises:
@@ -53,16 +54,15 @@ def add_relay(options: Options, plan: Plan, situation: Situation) -> Plan:
     native, between = plan.enlargement, plan.enlargement**0.5
     stages = (
         [
-            Stage(_reduced(plan.latent, by), Span(*ends), is_native)
+            Stage(_stage_size(plan.latent, by), Span(*ends), is_native)
             for by, ends, is_native in ((native, (0, t2), True), (between, (t2, t1), False))
         ]
         if t2
-        else [Stage(_reduced(plan.latent, native), Span(0, t1), native=True)]
+        else [Stage(_stage_size(plan.latent, native), Span(0, t1), native=True)]
     )
     kept = tuple(stage for stage in stages if stage.span.end > stage.span.start)
-    return dataclasses.replace(
-        plan, preset=preset, preset_t1=preset_t1, preset_t2=preset_t2, stages=kept, v_prediction=situation.v_prediction
-    )
+    plan = dataclasses.replace(plan, preset=preset, preset_t1=preset_t1, preset_t2=preset_t2)
+    return plan.with_parts([Relay(kept)] if kept else [])
 
 
 def _share(levels: NoiseLevels, sigma: float) -> float:
@@ -70,6 +70,6 @@ def _share(levels: NoiseLevels, sigma: float) -> float:
     return 1 - levels.left(levels.at_sigma(sigma))
 
 
-def _reduced(size: Size, factor: float) -> Size:
+def _stage_size(size: Size, factor: float) -> Size:
     """The size of a stage whose sides are so many times shorter."""
     return resized(size, math.prod(size) / factor**2, tolerance=STRETCHED, multiples=MULTIPLES)

@@ -1,0 +1,55 @@
+"""What is in a plan, where there is any of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from hidiffusion_ext.core import Conflict, Need, Part, Plan, Span
+from hidiffusion_ext.core.parts.anchor import Anchor
+from hidiffusion_ext.core.parts.damped_guidance import DampedGuidance
+from hidiffusion_ext.core.parts.raunet import POOLED, STRIDED, Pair, RAUNet
+from hidiffusion_ext.core.parts.redilation import DISPERSION, Redilation, Site
+from hidiffusion_ext.core.parts.relay import Relay, Stage
+from hidiffusion_ext.core.parts.split_guidance import SplitGuidance
+from hidiffusion_ext.core.parts.windows import MSWMSA, ODD
+
+PARTS: dict[str, type[Part]] = {
+    kind.name: kind for kind in (RAUNet, Redilation, DampedGuidance, MSWMSA, SplitGuidance, Anchor, Relay)
+}
+"""All kinds of parts, by their names."""
+
+NOTES = {*PARTS, STRIDED, POOLED, DISPERSION, ODD} - {RAUNet.name}
+"""All that can be noted as done."""
+
+
+def pairs(plan: Plan) -> tuple[Pair, Pair]:
+    """The strided and the pooled pair, of which none may be due."""
+    part = plan.part(RAUNet)
+    return (part.strided, part.pooled) if part else (Pair(), Pair())
+
+
+def redilations(plan: Plan) -> Sequence[Site]:
+    part = plan.part(Redilation)
+    return part.sites if part else ()
+
+
+def span_of(plan: Plan, kind: type[Redilation | DampedGuidance]) -> Span:
+    """When re-dilation or noise-damped guidance is due."""
+    part = plan.part(kind)
+    return part.span if part else Span()
+
+
+def stages(plan: Plan) -> Sequence[Stage]:
+    part = plan.part(Relay)
+    return part.stages if part else ()
+
+
+def on_guidance(plan: Plan) -> tuple[float, float]:
+    """The ratio of split guidance and the anchor's strength, both neutral where there is none."""
+    split, anchor = plan.part(SplitGuidance), plan.part(Anchor)
+    return split.ratio if split else 1.0, anchor.strength if anchor else 0.0
+
+
+def held(*needs: Need, reason: str = "of a reason") -> tuple[Conflict, ...]:
+    """Somebody else holds what parts need."""
+    return (Conflict(reason, frozenset(needs)),)
