@@ -181,8 +181,8 @@ def test_windows_are_timed_with_and_without_cutting(shape: Shape) -> None:
 
 
 def test_every_method_runs_in_half_precision(monkeypatch: pytest.MonkeyPatch) -> None:
-    make_tiny(monkeypatch, 64)
-    subject = Subject(Setting("tiny", 192, 192, 2, torch.bfloat16, "cpu", steps=10))
+    make_tiny(monkeypatch, 32)
+    subject = Subject(Setting("tiny", 96, 96, 2, torch.bfloat16, "cpu", steps=10))
     with torch.inference_mode():
         methods = list(subject.methods())
         assert {"ScaleCrafter + dispersion", "ScaleCrafter + damped guidance"} <= {method.name for method in methods}

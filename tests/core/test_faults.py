@@ -22,7 +22,7 @@ from hidiffusion_ext.core import (
 )
 from hidiffusion_ext.core.words import describe
 
-CASES = int(os.environ.get("FAULT_CASES", "300"))
+CASES = int(os.environ.get("FAULT_CASES", "150"))
 
 
 ERRORS = [RuntimeError, torch.cuda.OutOfMemoryError, KeyboardInterrupt, Interrupted]

@@ -1,6 +1,6 @@
 """Random failures in jobs through the API: the UNet afterwards is what it was, and the next job is as ever.
 
-HOST_FAULTS=500 makes it that many jobs; CI makes 40.
+HOST_FAULTS=500 makes it that many jobs; CI makes 20.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from client import HTTPError, WebUI
 
-JOBS = int(os.environ.get("HOST_FAULTS", "40"))
+JOBS = int(os.environ.get("HOST_FAULTS", "20"))
 CANARY_EVERY = 10
 PLACES = ["module", "module", "module", "planning", "patching", "restoring"]
 WHAT = ["Exception", "OutOfMemory", "Abort", "InterruptedException"]

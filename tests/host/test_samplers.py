@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from client import WebUI
 
-STEPS, SHARE = 10, 0.4
+STEPS, SHARE = 6, 0.4
 END = 1000 * (1 - SHARE)
 """The timestep at which that share of the model's noise schedule is over."""
 
@@ -63,12 +63,12 @@ def kept(told: str, said: str, sampler: str) -> bool:
 
 
 def test_t1_ends_at_its_noise(webui: WebUI, kind: str) -> None:
-    """On the stand-in with two schedulers in turn each: `test_sampling` has every sampler with every scheduler."""
+    """On the stand-in with one scheduler in turn each: `test_sampling` has every sampler with every scheduler."""
     schedulers = [scheduler["label"] for scheduler in webui.call("/sdapi/v1/schedulers")]
     in_turn = itertools.cycle(schedulers)
     wrong: list[str] = []
     for sampler in (entry["name"] for entry in webui.call("/sdapi/v1/samplers")):
-        own = itertools.islice(in_turn, 2) if kind == "stand-in" else schedulers
+        own = itertools.islice(in_turn, 1) if kind == "stand-in" else schedulers
         for scheduler in schedulers[:1] if sampler in WITHOUT_SCHEDULER else own:
             told, said = told_and_said(webui, sampler_name=sampler, scheduler=scheduler)
             seen = [(event["t"], event["stride"] == 4) for event in webui.events() if event["event"] == "unet"]

@@ -19,8 +19,8 @@ from modules.infotext_utils import parse_generation_parameters
 from modules.processing import StableDiffusionProcessingTxt2Img, create_infotext, process_images
 
 LARGE = {
-    "width": 256,
-    "height": 256,
+    "width": 128,
+    "height": 128,
     "steps": 6,
     "seed": 1,
     "prompt": "a cat",
@@ -43,7 +43,7 @@ def job(settings: dict[str, Any] | None = None, **fields: Any) -> Any:
     p = StableDiffusionProcessingTxt2Img(**{**LARGE, **fields})
     values = [getattr(control, "value", 0) for control in runner.inputs]
     (script,) = runner.alwayson_scripts
-    values[script.args_from] = {"enabled": True, "native_size": 128, "method": "Native first", **(settings or {})}
+    values[script.args_from] = {"enabled": True, "native_size": 64, "method": "Native first", **(settings or {})}
     p.scripts, p.script_args = runner, values
     shared.state.begin("")
     return p
@@ -83,7 +83,7 @@ def test_cells_of_a_plot_are_single_jobs(axis: str, values: list[str]) -> None:
         # The plot's own text is made of the cell when it is over, and asks for what made it.
         of_plot = create_infotext(cell, cell.all_prompts, cell.all_seeds)
         assert not of_hires_fix(of_plot)
-        assert "Size: 256x256" in of_plot
+        assert "Size: 128x128" in of_plot
         assert ("HiDiffusion native first: " in of_plot) == is_made_in_two
     assert asked(p) == {**before, "script_args_value": p.script_args}
 
@@ -114,11 +114,11 @@ def test_the_same_job_made_again_follows_its_new_settings(monkeypatch: pytest.Mo
         process_images(p)
         assert asked(p) == before
         assert not {key for key in p.extra_generation_params if key.startswith(("Hires", "Denois"))}
-    p.width, p.prompt = 192, "a house"
-    again, single = process_images(p), process_images(job(width=192, prompt="a house"))
+    p.width, p.prompt = 96, "a house"
+    again, single = process_images(p), process_images(job(width=96, prompt="a house"))
     assert (again.infotexts, pixels(again)) == (single.infotexts, pixels(single))
-    assert asked(p) == {**before, "width": 192, "prompt": "a house"}
-    p.width = p.height = 128
+    assert asked(p) == {**before, "width": 96, "prompt": "a house"}
+    p.width = p.height = 64
     again = process_images(p)
     assert not of_hires_fix(again.infotexts[0])
     assert "HiDiffusion" not in again.infotexts[0]

@@ -12,15 +12,13 @@ from job_host import Host
 from torch import nn
 from unets import inputs, tiny_unet, uniform_timesteps
 
-from hidiffusion_ext.core import Options, Run, Schedule, hidiffusion, make_plan, map_unet
+from hidiffusion_ext.core import Family, Options, Run, Schedule, hidiffusion, make_plan, map_unet
 from hidiffusion_ext.hosts import model as model_module
 from hidiffusion_ext.hosts.compiled import eagerly, is_compiled
 from modules import shared
 
-pytestmark = pytest.mark.slow
-
 LATENT = (16, 24)
-UNET = tiny_unet()
+UNET = tiny_unet(Family.SDXL)
 TIMESTEP = uniform_timesteps(10)[0]
 
 
@@ -83,14 +81,16 @@ def patches(stack: ExitStack) -> None:
     stack.enter_context(hidiffusion(UNET, plan, Run(Schedule(uniform_timesteps(10)))))
 
 
-@pytest.mark.parametrize("dynamic", [True, False])
-def test_compiled_and_then_patched(compiling: Callable[..., Any], dynamic: bool) -> None:
-    plain = called(UNET)
+@pytest.mark.parametrize("dynamic", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_compiled_in_a_pass_and_patched_again(compiling: Callable[..., Any], dynamic: bool) -> None:
+    plain, backend = called(UNET), Backend()
     with ExitStack() as stack:
         patches(stack)
         patched = called(UNET)
-    backend = Backend()
-    compiled = compiling(UNET, backend=backend, dynamic=dynamic)
+        compiled = compiling(UNET, backend=backend, dynamic=dynamic)
+        assert torch.equal(called(compiled), patched)
+        assert backend.compiled == 0
+    assert not torch.allclose(patched, plain, atol=1e-3)
     assert torch.allclose(called(compiled), plain, atol=1e-5)
     graphs, runs = backend.compiled, backend.run
     assert runs > 0
@@ -103,27 +103,13 @@ def test_compiled_and_then_patched(compiling: Callable[..., Any], dynamic: bool)
     assert backend.compiled == graphs
 
 
-@pytest.mark.parametrize("dynamic", [True, False])
-def test_patched_and_then_compiled(compiling: Callable[..., Any], dynamic: bool) -> None:
-    plain = called(UNET)
-    backend = Backend()
-    with ExitStack() as stack:
-        patches(stack)
-        patched = called(UNET)
-        compiled = compiling(UNET, backend=backend, dynamic=dynamic)
-        assert torch.equal(called(compiled), patched)
-        assert backend.compiled == 0
-    assert not torch.allclose(patched, plain, atol=1e-3)
-    assert torch.allclose(called(compiled), plain, atol=1e-5)
-    assert backend.run > 0
-
-
-def test_a_job_with_a_compiled_model(host: Host) -> None:
+@pytest.mark.parametrize("kind", [in_place, pytest.param(wrapped, marks=pytest.mark.slow)])
+def test_a_job_with_a_compiled_model(host: Host, kind: Callable[..., Any]) -> None:
     plain, _, _ = host.job()
     pictures, noted, _ = host.job({})
     owner = shared.sd_model.model
     unet, backend = owner.diffusion_model, Backend()
-    owner.diffusion_model = torch.compile(unet, backend=backend)
+    owner.diffusion_model = kind(unet, backend=backend)
     try:
         host.job()
         assert backend.run > 0
@@ -134,19 +120,20 @@ def test_a_job_with_a_compiled_model(host: Host) -> None:
         assert backend.run == 2 * runs
     finally:
         owner.diffusion_model = unet
+        for module in unet.modules():
+            module._compiled_call_impl = None
     assert host.job()[0] == plain
 
 
 def test_what_cannot_be_paused_is_refused(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(model_module, "CAN_PAUSE", False)
-    owner = shared.sd_model.model
-    unet = owner.diffusion_model
     assert "HiDiffusion refused" not in host.job({})[1]
-    owner.diffusion_model = torch.compile(unet, backend="eager")  # monkeypatch would delete a module's attribute
+    layer = shared.sd_model.model.diffusion_model.out[2]
+    layer.compile(backend="eager")
     try:
         _, noted, _ = host.job({})
     finally:
-        owner.diffusion_model = unet
+        layer._compiled_call_impl = None
     assert list(noted) == ["HiDiffusion refused"]
     assert "compiled" in noted["HiDiffusion refused"]
 

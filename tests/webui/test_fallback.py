@@ -41,7 +41,7 @@ from hidiffusion_ext.core.parts.windows import MSWMSA, ODD
 from hidiffusion_ext.core.words import describe
 from hidiffusion_ext.hosts.fallback import falling_back, is_out_of_memory
 
-CASES = int(os.environ.get("FALLBACK_CASES", "300"))
+CASES = int(os.environ.get("FALLBACK_CASES", "120"))
 STEPS = 3
 SETTINGS_TRIED = 8
 

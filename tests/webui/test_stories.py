@@ -1,6 +1,6 @@
 """One process of a host, and whatever people do with it one thing after another.
 
-STORIES=500 makes it that many; CI makes 6. What fails is told as the shortest story that does.
+STORIES=500 makes it that many; CI makes 4. What fails is told as the shortest story that does.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from hidiffusion_ext.webui import infotext
 from hidiffusion_ext.webui.infotext import FIRST_PASS, HIRES_PASS, REFUSED
 from modules import sd_models, shared
 
-STORIES = int(os.environ.get("STORIES", "6"))
+STORIES = int(os.environ.get("STORIES", "4"))
 CHECKPOINTS = ["tiny-sd1", "tiny-sd1-b", "tiny-sdxl"]
 CANARY = Job(width=64, height=72)
 
