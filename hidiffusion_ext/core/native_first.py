@@ -8,7 +8,16 @@ from __future__ import annotations
 
 import math
 
+from .options import Method
+from .plan import is_large
 from .sizes import CELL, resized
+
+MAKE_TWO = {Method.AUTO, Method.NATIVE_FIRST}
+"""The methods that make two passes of a job's one."""
+
+FAR_SIDES = 3
+"""From this multiple of the native side on, along both sides, two passes draw a picture better: on the demo model those
+of one pass are less true there than enlarged native ones, a second pass's truer (docs/quality.md)."""
 
 RESTART_NOISE = 0.54
 """The noise's share of the variance where the second pass begins: a sigma of 1.08."""
@@ -23,6 +32,18 @@ fewer in a whole pass, which has less than half of its steps at that noise: in p
 BETWEEN_PASSES = 2.0
 """What decoding, enlarging and encoding between the passes takes, in evaluations of the second pass's UNet: by their
 multiplications 1.8 with SD1.5 at 1024x1024, 1.1 with SDXL at 2048x2048."""
+
+
+def is_far(width: int, height: int, native: int) -> bool:
+    """Whether a picture (pixels) is so large that two passes draw it better."""
+    return min(width, height) >= FAR_SIDES * native
+
+
+def makes_two(method: Method, width: int, height: int, native: int) -> bool:
+    """Whether a method makes two passes of a job's one for a picture of this size (pixels)."""
+    if method is Method.AUTO:
+        return is_far(width, height, native)
+    return method is Method.NATIVE_FIRST and is_large((width, height), native)
 
 
 def first_size(width: int, height: int, native: int) -> tuple[int, int]:

@@ -29,6 +29,7 @@ class Choice(str, Enum):
 class Method(Choice):
     """What keeps large pictures in one piece."""
 
+    AUTO = "Auto"
     HIDIFFUSION = "HiDiffusion"
     SCALECRAFTER = "ScaleCrafter"
     NATIVE_FIRST = "Native first"
@@ -167,10 +168,11 @@ class Options:
 
     enabled: bool = _option(False, "Enabled", "Turns HiDiffusion on.")
     method: Method = _option(
-        Method.HIDIFFUSION,
+        Method.AUTO,
         "Method",
-        "Two heads: HiDiffusion, one pass, faster. Soft or plain: ScaleCrafter, no faster. Huge, 4K, dented shapes: "
-        "Native first, a small picture that hires fix enlarges and draws over. Relay: the same, within one pass.",
+        "Auto: HiDiffusion, or Native first where a picture is huge. Two heads: HiDiffusion, one pass, faster. Soft "
+        "or plain: ScaleCrafter, no faster. Dented shapes: Native first, a small picture that hires fix enlarges and "
+        "draws over. Relay: the same, within one pass.",
     )
     rau_net: bool = _option(
         True,

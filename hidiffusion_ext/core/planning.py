@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 
 from .methods import with_parts
-from .options import Method, Options, Passes, Preset, Refused
+from .native_first import MAKE_TWO
+from .options import Options, Passes, Preset, Refused
 from .plan import Plan, Situation, is_large
 from .sizes import CELL, Size
 from .unet_map import Family, UNetMap
@@ -49,7 +50,7 @@ def make_plan(options: Options, unet: UNetMap, latent: Size, situation: Situatio
     if not planned.left_out:
         return nothing("everything it could do is switched off")
     text = ", ".join(map(str, planned.left_out))
-    if options.method is Method.NATIVE_FIRST and situation.hires:  # the pass is there, as the picture is made in two
+    if options.method in MAKE_TWO and situation.hires:  # the pass is there, as the picture is made in two
         return dataclasses.replace(planned, reason=text)
     raise Refused(text)
 

@@ -12,8 +12,7 @@ from modules import shared, ui
 
 from ..core import Options, Schedule
 from ..core.cost import count, direct
-from ..core.native_first import RESTART_NOISE, first_size, steps_in_time
-from ..core.plan import is_large
+from ..core.native_first import RESTART_NOISE, first_size, makes_two, steps_in_time
 from ..core.schedule import DISCRETE
 from ..core.sizes import CELL, Size
 from .asking import Asking
@@ -80,7 +79,8 @@ class _Note:
 
 
 def arrangement(p: Any, options: Options) -> Arrangement | None:
-    """Hires fix and a first size for a job from noise alone; none if it has hires fix of its own or is not large.
+    """Hires fix and a first size for a job from noise alone; none if it has hires fix of its own, or if the method
+    makes its picture in one pass.
 
     To be asked when the job's model is in memory and before the host works out its sizes. Without hires fix the job's
     other fields of it count for nothing, and they go on counting for nothing: the second pass is made as the first one.
@@ -97,7 +97,7 @@ def arrangement(p: Any, options: Options) -> Arrangement | None:
         return None
     width, height = (side // CELL * CELL for side in (p.width, p.height))  # as the host makes them
     native = native_side(p, options)
-    if not is_large((width, height), native):
+    if not makes_two(options.method, width, height, native):
         return None
     target = _target(width), _target(height)
     first = first_size(*target, native)

@@ -20,7 +20,8 @@ from fastapi.security import HTTPBasic, HTTPBasicCredentials
 
 from modules import processing, sd_models, sd_samplers_common, ui
 
-from ..core import Method, OptionError, Options, Refused, Schedule
+from ..core import OptionError, Options, Refused, Schedule
+from ..core.native_first import MAKE_TWO
 from ..core.options import SETTINGS, Setting, quoted
 from ..core.sizes import CELL
 from ..hosts.asking import Asking
@@ -140,7 +141,7 @@ def _answer(query: Mapping[str, str]) -> dict[str, Any]:
     at_once = None if job.enable_hr else _pass("Picture", job, job.width, job.height, job.steps)
     advice = ""
     try:
-        if options.method is Method.NATIVE_FIRST and (arranged := arrangement(job, options)):
+        if options.method in MAKE_TWO and (arranged := arrangement(job, options)):
             vars(job).update(arranged.fields)
     except InOnePass as reason:
         advice = str(reason)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from ..core import Options, Plan, Refused, Schedule
+from ..core import Method, Options, Plan, Refused, Schedule
 from ..core.cost import Cost, count, direct, speed_up
 from ..core.methods import without_effect
+from ..core.native_first import is_far
 from ..core.sizes import CELL, Size
 from ..core.words import describe
 from ..hosts.guiding import SamplerKind
@@ -16,10 +17,11 @@ from ..hosts.passes import plan_pass
 
 OWN_SECOND_PASS = "Its second pass has a strength and steps of its own; to set them yourself, use hires fix."
 
-FAR_SIDES = 3
 FAR = "So large a picture is drawn better with the method Native first."
-"""What is said of passes from noise alone whose sides are both so many times the native one: on the demo model their
-pictures are less true than enlarged native ones, a second pass's truer (docs/quality.md)."""
+"""What is said of passes from noise alone that make one."""
+
+AUTO_TWO = "Auto takes Native first: one pass draws so large a picture badly."
+AUTO_ONE = "Auto takes HiDiffusion: one pass is enough."
 
 
 @dataclass(frozen=True)
@@ -112,14 +114,17 @@ def view(
         if all(name in without_effect(options, plan) for plan in plans)
     }
     notes = {**_preset_values(plans), **{name: f"Not used: {idle[name]}." for name in idle}}
+    auto, far = options.method is Method.AUTO, any(map(_is_far, plans))
     if at_once:
-        notes["method"] = OWN_SECOND_PASS
+        notes["method"] = f"{AUTO_TWO} {OWN_SECOND_PASS}" if auto else OWN_SECOND_PASS
+    elif auto and not far:
+        notes["method"] = AUTO_ONE
     return {
         "model": f"{family}{_checkpoint(model)}",
         "refused": "",
         "mark": _speed(faster) if at_once or any(entry["active"] for entry in entries) else "nothing to do",
         "speed_up": round(faster, 2),
-        "advice": advice or (FAR if any(_is_far(plan) for plan in plans) else ""),
+        "advice": advice or FAR * (far and not auto),
         "passes": entries,
         "notes": notes,
         "without_effect": list(idle),
@@ -127,7 +132,8 @@ def view(
 
 
 def _is_far(plan: Plan) -> bool:
-    return plan.active and not plan.over_picture and min(plan.latent) * CELL >= FAR_SIDES * plan.native
+    height, width = (side * CELL for side in plan.latent)
+    return plan.active and not plan.over_picture and is_far(width, height, plan.native)
 
 
 def _preset_values(plans: list[Plan]) -> dict[str, str]:

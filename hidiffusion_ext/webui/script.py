@@ -11,6 +11,7 @@ import torch
 from modules import scripts
 
 from ..core import Done, Method, OptionError, Options, Plan, Refused, Run, Schedule, hidiffusion
+from ..core.native_first import MAKE_TWO
 from ..core.options import SETTINGS, is_off
 from ..core.sizes import CELL, Size
 from ..core.words import describe
@@ -77,15 +78,17 @@ class HiDiffusionScript(scripts.Script):
         (metadata.ini).
         """
         options = self._options(p, args)
-        if options is None or options.method is not Method.NATIVE_FIRST or _is_too_old():
+        if options is None or options.method not in MAKE_TWO or _is_too_old():
             return
+        asked_for = options.method is not Method.AUTO
         try:
             arranged = arrangement(p, options)
             if arranged is None:
                 return
             if is_controlled(find_model(p).unet):
-                logger.warning("%s", AFTER_CONTROLNET)
-                p.comment(f"HiDiffusion: {AFTER_CONTROLNET}.")
+                if asked_for:
+                    logger.warning("%s", AFTER_CONTROLNET)
+                    p.comment(f"HiDiffusion: {AFTER_CONTROLNET}.")
                 return
             arrange(p, arranged)
             logger.info("%s", arranged.text)
@@ -95,7 +98,8 @@ class HiDiffusionScript(scripts.Script):
             pass
         except InOnePass as reason:
             logger.info("%s", reason)
-            p.comment(f"HiDiffusion: {reason}")
+            if asked_for:
+                p.comment(f"HiDiffusion: {reason}")
         except Exception as error:
             logger.error(NOT_YOURS, exc_info=error)
             p.comment(f"HiDiffusion made the picture at once, without a native one first: unexpected: {error!r}.")
@@ -191,7 +195,7 @@ class HiDiffusionScript(scripts.Script):
             self._refuse(p, NO_PASS, hires=hires)
         options = self._options(p, args)
         height, width = images.shape[-2:]
-        if options and options.method is Method.NATIVE_FIRST and ended_early(p, (height // CELL, width // CELL)):
+        if options and arranged_text(p) and ended_early(p, (height // CELL, width // CELL)):
             logger.info(ENDED_EARLY, width, height)
 
     def postprocess(self, p: Any, processed: Any, *args: Any) -> None:

@@ -15,13 +15,14 @@ from ..plan import LeftOut, Plan, Situation
 from . import hidiffusion, relay, scalecrafter
 
 METHODS = {
+    Method.AUTO: hidiffusion.planned,
     Method.HIDIFFUSION: hidiffusion.planned,
     Method.SCALECRAFTER: scalecrafter.planned,
     Method.NATIVE_FIRST: hidiffusion.planned,
     Method.RELAY: relay.planned,
 }
-"""(options, plan so far, situation) -> the plan with the parts of the method. Native first makes other passes of a job;
-in them it is HiDiffusion."""
+"""(options, plan so far, situation) -> the plan with the parts of the method. Native first, and Auto where it takes
+that, makes other passes of a job; in them it is HiDiffusion."""
 
 
 def with_parts(options: Options, plan: Plan, situation: Situation) -> Plan:
@@ -63,7 +64,7 @@ def without_effect(options: Options, plan: Plan) -> dict[str, str]:
     else:
         found |= dict.fromkeys(("dispersion", "damped_guidance"), "only with the method ScaleCrafter")
     if METHODS[options.method] is not hidiffusion.planned:
-        found["rau_net"] = "only with the methods HiDiffusion and Native first"
+        found["rau_net"] = "not with this method"
     elif not options.rau_net:
         found |= dict.fromkeys(("t1", "t2"), f"{RAUNet.name} is off")
     if not options.msw_msa:
