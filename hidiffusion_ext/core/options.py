@@ -268,8 +268,8 @@ class Options:
     def from_args(cls, args: Sequence[Any]) -> Options:
         """Options from a script's positional arguments: one value per setting, in order.
 
-        In the place of the first there may be a mapping of names and values, as for `from_mapping`; it goes before the
-        positional arguments behind it.
+        In the place of the first there may be a mapping of names and values, as for `from_mapping`; it overrides
+        the positional arguments behind it.
         """
         if len(args) > len(SETTINGS):
             raise OptionError(f"{len(args)} arguments given; at most {len(SETTINGS)} are allowed")

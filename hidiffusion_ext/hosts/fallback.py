@@ -3,9 +3,9 @@
 Every evaluation goes through one method, `apply_model`: of the model on A1111, of what holds the UNet in the Forge
 family. It is wrapped on that one object for the time of a pass. If it fails, it is called again with what it was called
 with: without what may have failed (`Plan.lesser`), and at last with nothing of ours. A failure of the host's own then
-comes again, and is the host's; interrupts are left to it at once, as is a lack of memory where we need no more of it
-than the host alone. What is over by then has not failed. A change of guidance that fails is left out, for it is never
-needed.
+comes again, and is the host's. Interrupts are re-raised at once, as are out-of-memory errors where we need no more
+memory than the host alone. What is over by then has not failed. A change of guidance that fails is left out, for it is
+never needed.
 
 For another try torch's global random numbers (of the CPU and of the device) are what they were, as are lists and
 dictionaries among the arguments, which the Forge family empties. Not so what others keep for themselves inside of the

@@ -82,30 +82,9 @@ def view(
         return _refused(str(error))
     model, plan = planned[0]
     family = plan.unet.family.value
-    entries: list[dict[str, Any]] = []
-    costs: list[Cost] = []
-    for one, (_, plan) in zip(passes, planned):
-        cost = count(plan, one.schedule) if one.schedule else Cost(0.0, ())
-        active = bool(one.schedule and plan.due(one.schedule))
-        costs.append(cost)
-        entries.append(
-            {
-                "name": one.name,
-                "width": one.width,
-                "height": one.height,
-                "steps": len(cost.shares),
-                "strength": one.strength,
-                "native": plan.native,
-                "area": round(one.width * one.height / plan.native**2, 2),
-                "preset": plan.preset.value if active else "",
-                "active": active,
-                "text": one.nothing or describe(plan, one.schedule, about=one.sampler is None),
-                "speed": _speed(speed_up(cost)) if active else "",
-                "speed_up": round(speed_up(cost), 2),
-                "work": [round(share, 3) for share in cost.shares],
-            }
-        )
     plans = [plan for _, plan in planned]
+    costs = [count(plan, one.schedule) if one.schedule else Cost(0.0, ()) for one, plan in zip(passes, plans)]
+    entries = [_entry(*each) for each in zip(passes, plans, costs)]
     without = direct(plans[-1], at_once.schedule) if at_once and at_once.schedule else None
     faster = speed_up(*costs, direct=without)
     idle = {
@@ -128,6 +107,26 @@ def view(
         "passes": entries,
         "notes": notes,
         "without_effect": list(idle),
+    }
+
+
+def _entry(one: PlannedPass, plan: Plan, cost: Cost) -> dict[str, Any]:
+    """What `view` tells of a pass."""
+    active = bool(one.schedule and plan.due(one.schedule))
+    return {
+        "name": one.name,
+        "width": one.width,
+        "height": one.height,
+        "steps": len(cost.shares),
+        "strength": one.strength,
+        "native": plan.native,
+        "area": round(one.width * one.height / plan.native**2, 2),
+        "preset": plan.preset.value if active else "",
+        "active": active,
+        "text": one.nothing or describe(plan, one.schedule, about=one.sampler is None),
+        "speed": _speed(speed_up(cost)) if active else "",
+        "speed_up": round(speed_up(cost), 2),
+        "work": [round(share, 3) for share in cost.shares],
     }
 
 

@@ -6,8 +6,8 @@ size, where it lays out one subject, and at a fraction of the work. Its clean es
 are the estimate again, and handed to the sampler as if it had been made at full size. The sampler, its schedule and its
 random numbers stay as they are.
 
-A pass that begins with noise alone has less of x0 in its latents than they are said to have, the less, the more of its
-first noise is left. With the noise sigma / m a native pass would have more of it: means taken as they are look to the
+A pass that begins with noise alone has less of x0 in its latents than they are said to have, by as much as is left of
+its first noise. With the noise sigma / m a native pass would have more of it: means taken as they are look to the
 model like a pale picture, and it draws one. Made larger (`scale`), they are the latents of a native pass at more noise.
 
 The same hand-over between passes, each with a sampler of its own: FreCaS (arXiv 2410.18410), RectifiedHR (2503.02537).
