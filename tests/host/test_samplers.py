@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from client import WebUI
 
-STEPS, SHARE = 6, 0.4
+STEPS, SHARE = 10, 0.4
 END = 1000 * (1 - SHARE)
 """The timestep at which that share of the model's noise schedule is over."""
 
