@@ -10,7 +10,7 @@ import pytest
 from job_host import Host
 from test_xyz import axes
 
-from hidiffusion_ext.core import Options
+from hidiffusion_ext.core import Method, Options
 from hidiffusion_ext.core.options import SETTINGS
 from hidiffusion_ext.hosts import native_first
 from hidiffusion_ext.hosts.schedules import hires_latent
@@ -132,7 +132,7 @@ def test_every_size_is_that_of_one_pass(monkeypatch: pytest.MonkeyPatch) -> None
     found = 0
     for width, height in itertools.product([*range(120, 400, 5), 1000], [*range(120, 480, 5), 803]):
         job = StableDiffusionProcessingTxt2Img(width=width, height=height)
-        if arranged := native_first.arrangement(job, Options(enabled=True)):
+        if arranged := native_first.arrangement(job, Options(method=Method.NATIVE_FIRST)):
             vars(job).update(arranged.fields)
             job.calculate_target_resolution()
             assert hires_latent(job) == (height // 8, width // 8)

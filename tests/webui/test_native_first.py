@@ -373,3 +373,25 @@ def test_the_picture_has_the_size_asked_for_where_the_host_makes_hires_sides_mul
         assert told["extra_generation_params"]["HiDiffusion native first"].count(f"then {width}x{height} at") == 1
         _, second = plan(client, width=width, height=height, steps=8)["passes"]
         assert (second["width"], second["height"]) == (width, height)
+
+
+def test_auto_is_native_first_where_a_picture_is_huge_and_pastes_back(client: TestClient) -> None:
+    expected, _ = made(client, {"native_size": 64}, **LARGE)
+    pictures, told = made(client, {"native_size": 64, "method": "Auto"}, **LARGE)
+    assert pictures == expected
+    said = told["extra_generation_params"]
+    assert said["HiDiffusion native first"].startswith("56x72, then 192x256 at a strength of ")
+    assert "HiDiffusion Method" not in said  # it is the default
+    same = {"infotext": told["infotexts"][0], "hr_sampler_name": None, "hr_scheduler": None}
+    answer = client.post("/sdapi/v1/txt2img", json=same).json()
+    assert [decode(text).convert("RGB").tobytes() for text in answer["images"]] == [pixels for _, pixels in expected]
+    one_pass, told = made(client, {"method": "Auto"}, **LARGE)
+    assert one_pass == made(client, {"method": "HiDiffusion"}, **LARGE)[0]
+    assert "HiDiffusion native first" not in told["extra_generation_params"]
+
+
+def test_auto_makes_one_pass_without_a_word_where_two_would_take_longer(client: TestClient) -> None:
+    few = {**LARGE, "steps": 1}
+    pictures, told = made(client, {"native_size": 64, "method": "Auto"}, **few)
+    assert pictures == made(client, {"native_size": 64, "method": "HiDiffusion"}, **few)[0]
+    assert "HiDiffusion native first" not in told["extra_generation_params"]

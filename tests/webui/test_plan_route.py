@@ -20,6 +20,7 @@ from hidiffusion_ext.core.options import SETTINGS
 from hidiffusion_ext.hosts import asking
 from hidiffusion_ext.webui import plan_route
 from hidiffusion_ext.webui.account import Account
+from hidiffusion_ext.webui.plan_view import AUTO_ONE, AUTO_TWO
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PATH = plan_route.PATH
@@ -197,13 +198,22 @@ def test_resize_by_is_rounded_as_the_host_rounds_it(client: TestClient, monkeypa
 
 
 def test_three_times_the_side_from_noise_alone_gets_an_advice(client: TestClient) -> None:
-    large = {"width": 384, "height": 384}
-    assert "better with the method Native first" in plan(client, **large, **NATIVE)["advice"]
-    assert plan(client, width=384, height=376, **NATIVE)["advice"] == ""
+    large, one_pass = {"width": 384, "height": 384}, {"method": "HiDiffusion", **NATIVE}
+    assert "better with the method Native first" in plan(client, **large, **one_pass)["advice"]
+    assert plan(client, width=384, height=376, **one_pass)["advice"] == ""
     assert plan(client, **large, method="Native first", **NATIVE)["advice"] == ""
-    assert plan(client, **large, denoising_strength=0.3, **NATIVE)["advice"] == ""
+    assert plan(client, **large, denoising_strength=0.3, **one_pass)["advice"] == ""
     hires = {"width": 128, "height": 128, "enable_hr": True, "hr_scale": 4, "denoising_strength": 0.3}
-    assert plan(client, **hires, **NATIVE)["advice"] == ""
+    assert plan(client, **hires, **one_pass)["advice"] == ""
+
+
+def test_auto_takes_two_passes_from_three_times_the_side_on_and_says_so(client: TestClient) -> None:
+    for height, method, said in ((384, "Native first", AUTO_TWO), (376, "HiDiffusion", AUTO_ONE)):
+        auto, chosen = (plan(client, width=384, height=height, **NATIVE, **asked) for asked in ({}, {"method": method}))
+        assert auto["passes"] == chosen["passes"]
+        assert len(auto["passes"]) == (2 if method == "Native first" else 1)
+        assert auto["advice"] == ""
+        assert auto["notes"]["method"].startswith(said)
 
 
 def test_why_nothing_is_done(client: TestClient) -> None:
