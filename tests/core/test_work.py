@@ -134,7 +134,7 @@ def peak_bytes(unet: LdmUNet, latent: tuple[int, int], patch: AbstractContextMan
     return memory.peak
 
 
-@pytest.mark.parametrize("latent", [HALF, LATENT], ids=["2x", "4x"])
+@pytest.mark.parametrize("latent", [pytest.param(HALF, id="2x"), pytest.param(LATENT, id="4x", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("msw_msa", [True, False])
 @pytest.mark.parametrize("method", Method)
 @pytest.mark.parametrize("family", Family)
