@@ -12,7 +12,7 @@ SCHEMA = Path(__file__).resolve().parents[2] / "docs" / "api.schema.json"
 """What the extension can be asked for; its defaults are those it ships with, not those of the WebUI's owner."""
 
 HIRES_STRENGTH = 0.3
-"""Denoising strength of second passes: the one that is advised in the README."""
+"""Denoising strength of second passes."""
 
 
 @dataclass(frozen=True)

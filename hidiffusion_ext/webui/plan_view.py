@@ -96,7 +96,7 @@ def view(
     auto, far = options.method is Method.AUTO, any(map(_is_far, plans))
     if at_once:
         notes["method"] = f"{AUTO_TWO} {OWN_SECOND_PASS}" if auto else OWN_SECOND_PASS
-    elif auto and not far:
+    elif auto and len(plans) == 1 and plan.active and not far:
         notes["method"] = AUTO_ONE
     return {
         "model": f"{family}{_checkpoint(model)}",

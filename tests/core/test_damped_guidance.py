@@ -111,3 +111,25 @@ def test_the_base_evaluation_ends_with_an_error_too() -> None:
     with pytest.raises(RuntimeError), run.base_evaluation():
         raise RuntimeError
     assert not run.is_base
+
+
+def test_guidance_is_not_damped_any_more_where_redilation_has_been_left_out() -> None:
+    """As after a call that failed with it: the changes of a pass are made before, from the whole plan."""
+    unet = tiny_unet()
+    plan = scalecrafter_plan(unet, (32, 32), msw_msa=True)
+    x, context = inputs((32, 32))
+    timesteps, again = uniform_timesteps(10), list[bool]()
+    run = Run(Schedule(timesteps))
+    (change,) = plan.changes(run, x)
+
+    def once_more() -> torch.Tensor:
+        again.append(True)
+        return x
+
+    *_, least = plan.lesser()
+    for at_work, evaluations in ((plan, 1), (least, 1)):
+        with torch.inference_mode(), hidiffusion(unet, at_work, run):
+            unet(x, torch.tensor(timesteps[:1]), context=context)
+            guided = change(Evaluation(x, x, once_more))
+        assert len(again) == evaluations
+    assert guided is x

@@ -214,6 +214,8 @@ def test_auto_takes_two_passes_from_three_times_the_side_on_and_says_so(client: 
         assert len(auto["passes"]) == (2 if method == "Native first" else 1)
         assert auto["advice"] == ""
         assert auto["notes"]["method"].startswith(said)
+    for other in ({"enable_hr": True, "hr_scale": 2, "denoising_strength": 0.5}, {"width": 128, "height": 128}):
+        assert "method" not in plan(client, **{"width": 256, "height": 256, **NATIVE, **other})["notes"]
 
 
 def test_why_nothing_is_done(client: TestClient) -> None:
