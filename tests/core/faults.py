@@ -1,7 +1,8 @@
-"""Failures at random places of a patched pass, and random settings of it."""
+"""Failures at random places of a patched pass, and what is in it: whatever there is of methods and parts."""
 
 from __future__ import annotations
 
+import dataclasses
 import random
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -11,8 +12,10 @@ import pytest
 import torch
 from torch import nn
 from torch.utils.hooks import RemovableHandle
+from ways import ways
 
-from hidiffusion_ext.core import Method, Options, Preset, WindowShift
+from hidiffusion_ext.core import Method, Options, Situation, WindowShift
+from hidiffusion_ext.core.options import SETTINGS
 
 
 class Interrupted(BaseException):
@@ -83,15 +86,13 @@ def _after_fault(fault: Fault, original: Callable[..., Any]) -> Callable[..., An
     return faulty
 
 
-def random_options(choose: random.Random) -> Options:
-    return Options(
-        native_size=choose.choice([64, 96]),
-        method=choose.choice(list(Method)),
-        preset=choose.choice([Preset.AUTO, Preset.X2, Preset.X4]),
-        t1=choose.choice([0.2, 0.6, 1.0]),
-        t2=choose.choice([0.0, 0.3]),
-        rau_net=choose.random() < 0.8,
-        msw_msa=choose.random() < 0.8,
-        dispersion=choose.random() < 0.5,
-        window_shift=choose.choice(list(WindowShift)),
-    )
+def random_way(method: Method, choose: random.Random) -> tuple[Options, Situation]:
+    """All of a method and of what works beside it, or some of that, with other ends."""
+    options, situation = choose.choice(ways(method))
+    other: dict[str, Any] = {"t1": choose.choice([0.4, 0.7, 1.0]), "t2": choose.choice([0.2, 0.4])}
+    for name, setting in SETTINGS.items():
+        if isinstance(setting.default, bool) and choose.random() < 0.2:
+            other[name] = False
+        elif isinstance(setting.default, WindowShift):
+            other[name] = choose.choice(list(WindowShift))
+    return dataclasses.replace(options, **other), situation

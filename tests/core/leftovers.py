@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from unets import inputs, tiny_unet, uniform_timesteps
+from unets import inputs, shared_unet, uniform_timesteps
 
 from hidiffusion_ext.core import Family
 from ldm_unet import LdmUNet
@@ -11,9 +11,9 @@ from ldm_unet import LdmUNet
 STEPS = 10
 
 UNETS = {
-    Family.SD1: tiny_unet(Family.SD1, sized=True),
-    Family.SD2: tiny_unet(Family.SD2, sized=True, seed=1),
-    Family.SDXL: tiny_unet(Family.SDXL, sized=True, depth=2, deep=2),
+    Family.SD1: shared_unet(Family.SD1, sized=True),
+    Family.SD2: shared_unet(Family.SD2, sized=True, seed=1),
+    Family.SDXL: shared_unet(Family.SDXL, sized=True, depth=2, deep=2),
 }
 
 

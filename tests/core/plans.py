@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from hidiffusion_ext.core import Conflict, Need, Part, Plan, Span
+from hidiffusion_ext.core import Conflict, Method, Need, Part, Plan, Span
+from hidiffusion_ext.core.methods import METHODS
 from hidiffusion_ext.core.parts.anchor import Anchor
 from hidiffusion_ext.core.parts.damped_guidance import DampedGuidance
 from hidiffusion_ext.core.parts.raunet import POOLED, STRIDED, Pair, RAUNet
@@ -17,6 +18,9 @@ PARTS: dict[str, type[Part]] = {
     kind.name: kind for kind in (RAUNet, Redilation, DampedGuidance, MSWMSA, SplitGuidance, Anchor, Relay)
 }
 """All kinds of parts, by their names."""
+
+IN_A_PASS: list[Method] = list({planned: method for method, planned in METHODS.items()}.values())
+"""A method of each kind in a pass: those that make other passes of a job are another method in them."""
 
 NOTES = {*PARTS, STRIDED, POOLED, DISPERSION, ODD} - {RAUNet.name}
 """All that can be noted as done."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from contextlib import ExitStack
-from typing import Any
 
 import pytest
 import torch
@@ -13,7 +12,7 @@ from hypothesis import strategies as st
 from leftovers import STEPS, UNETS, call
 from snapshot import snapshot
 from torch import nn
-from unets import inputs, tiny_unet, uniform_timesteps
+from unets import inputs, shared_unet, tiny_unet, uniform_timesteps
 
 from hidiffusion_ext.core import (
     Family,
@@ -37,7 +36,7 @@ def new_run(seed: int = 0) -> Run:
     return Run(Schedule(uniform_timesteps(STEPS)), torch.Generator().manual_seed(seed))
 
 
-sizes = st.tuples(st.integers(16, 40), st.integers(16, 40))
+sizes = st.tuples(st.integers(16, 28), st.integers(16, 28))
 
 
 @settings(max_examples=30)
@@ -58,71 +57,10 @@ def test_any_size_runs_and_leaves_everything_as_it_was(
 
 @pytest.mark.parametrize("family", UNETS)
 def test_plain_ldm_upsamplers_work_at_sizes_they_could_not_halve_evenly(family: Family) -> None:
-    unet = tiny_unet(family)
+    unet = shared_unet(family)
     latent = (72, 40)  # divisible by 8, but not once a level shrinks by 4
     with hidiffusion(unet, paper_plan(unet, latent, preset="2x"), new_run()):
         assert call(unet, latent).shape[-2:] == latent
-
-
-@settings(max_examples=40)
-@given(st.sampled_from(list(UNETS)), st.integers(0, 30), st.sampled_from([RuntimeError, KeyboardInterrupt, SystemExit]))
-def test_a_failure_while_patching_the_kth_site_leaves_nothing(
-    family: Family, k: int, error: type[BaseException]
-) -> None:
-    unet = UNETS[family]
-    before = snapshot(unet)
-    registered = 0
-    original = nn.Module.register_forward_pre_hook
-
-    def failing(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
-        nonlocal registered
-        registered += 1
-        if registered > k:
-            raise error
-        return original(module, *args, **kwargs)
-
-    context = hidiffusion(unet, paper_plan(unet, (16, 16)), new_run())
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(nn.Module, "register_forward_pre_hook", failing)
-        try:
-            with context:
-                pass
-        except error:
-            assert registered == k + 1
-        else:
-            assert registered <= k
-    assert snapshot(unet) == before
-
-
-@settings(max_examples=40)
-@given(
-    st.sampled_from(list(UNETS)),
-    st.integers(0, 10**6),
-    st.integers(0, STEPS - 1),
-    st.sampled_from([RuntimeError, torch.cuda.OutOfMemoryError, KeyboardInterrupt]),
-)
-def test_a_failure_inside_the_kth_module_leaves_nothing(
-    family: Family, k: int, step: int, error: type[BaseException]
-) -> None:
-    unet = UNETS[family]
-    modules = list(unet.modules())
-    victim = modules[k % len(modules)]
-    before, expected = snapshot(unet), call(unet, (16, 24), step)
-
-    def fail(*_: object) -> None:
-        raise error
-
-    for register in (victim.register_forward_pre_hook, victim.register_forward_hook):
-        handle = register(fail)
-        try:
-            with hidiffusion(unet, paper_plan(unet, (16, 24)), new_run()):
-                call(unet, (16, 24), step)
-        except error:
-            pass
-        finally:
-            handle.remove()
-        assert snapshot(unet) == before
-    assert torch.equal(call(unet, (16, 24), step), expected)
 
 
 def test_a_call_that_failed_can_be_repeated_inside_the_context() -> None:
@@ -155,10 +93,10 @@ def test_nothing_to_do_means_no_hook_at_all() -> None:
 
 def test_outside_their_steps_the_pairs_change_nothing() -> None:
     for unet in UNETS.values():
-        plan = paper_plan(unet, (33, 41), msw_msa=False, preset="2x")
+        plan = paper_plan(unet, (17, 21), msw_msa=False, preset="2x")
         with hidiffusion(unet, plan, new_run()):
-            outputs = [call(unet, (33, 41), step) for step in range(STEPS)]
-        changed = [not torch.equal(out, call(unet, (33, 41), step)) for step, out in enumerate(outputs)]
+            outputs = [call(unet, (17, 21), step) for step in range(STEPS)]
+        changed = [not torch.equal(out, call(unet, (17, 21), step)) for step, out in enumerate(outputs)]
         assert changed == [step < 4 for step in range(STEPS)]
 
 
@@ -203,19 +141,6 @@ def test_circular_convolutions_stay_circular() -> None:
     assert tuple(conv._reversed_padding_repeated_twice) == (1, 1, 1, 1)
 
 
-def test_an_image_does_not_depend_on_its_batch_or_on_split_batches() -> None:
-    unet = UNETS[Family.SD1]
-    latent = (64, 48)  # not smaller: the coarsest level must not be one cell, whose normalisation amplifies roundings
-    x, context = inputs(latent, batch=4)
-    t = torch.full((4,), 999.0)
-    with torch.inference_mode(), hidiffusion(unet, paper_plan(unet, latent), new_run()):
-        together = unet(x, t, context=context)
-        alone = torch.cat([unet(x[i : i + 1], t[:1], context=context[i : i + 1]) for i in range(4)])
-        again = unet(x.flip(0), t, context=context.flip(0)).flip(0)
-    torch.testing.assert_close(alone, together, atol=1e-5, rtol=0)  # kernels round differently per batch
-    torch.testing.assert_close(again, together, atol=1e-5, rtol=0)  # kernels round differently per batch
-
-
 def test_the_global_random_state_is_neither_read_nor_changed() -> None:
     unet = UNETS[Family.SD1]
     for shift in WindowShift:
@@ -231,7 +156,7 @@ def test_the_global_random_state_is_neither_read_nor_changed() -> None:
 
 
 def test_random_shifts_do_not_depend_on_how_many_calls_a_step_takes() -> None:
-    unet = tiny_unet()
+    unet = shared_unet()
     plan = make_plan(Options(native_size=64, window_shift=WindowShift.RANDOM), map_unet(unet), (16, 24))
     x, context = inputs((16, 24))
     timesteps = uniform_timesteps(4)
@@ -281,15 +206,6 @@ def test_other_precisions_give_the_same_picture_up_to_rounding(family: Family, d
     assert result.dtype == dtype
     error = float((result.float() - expected).norm() / expected.norm())
     assert error < 20 * torch.finfo(dtype).eps + 1e-5
-
-
-def test_patched_modules_are_counted() -> None:
-    unet = UNETS[Family.SD1]
-    assert hooks(unet) == 0
-    with hidiffusion(unet, paper_plan(unet, (32, 32)), new_run()):
-        # the UNet, the strided convolution thrice, pool and undo, three upsamplers, five attentions twice
-        assert hooks(unet) == 1 + 3 + 2 + 3 + 10
-    assert hooks(unet) == 0
 
 
 @pytest.mark.parametrize("theirs_first", [True, False])

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from pathlib import Path
 
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
-from unets import inputs, tiny_unet, uniform_timesteps
+from unets import inputs, shared_unet, uniform_timesteps
 
 from hidiffusion_ext.core import Family, Method, Options, Preset, Run, Schedule, hidiffusion, make_plan, map_unet
 from hidiffusion_ext.core.cost import Cost, count, speed_up
@@ -20,26 +21,29 @@ STEPS = 10
 LOOKED_AT = (0, 3, 9)
 
 
+LATENT = (24, 32)
+
+
+def operations(family: Family, timestep: float = 999.0) -> int:
+    x, context = inputs(LATENT)
+    with (
+        torch.no_grad(),
+        attention.sdpa_kernel(attention.SDPBackend.MATH),
+        FlopCounterMode(display=False) as counter,
+    ):
+        shared_unet(family)(x, torch.tensor([timestep]), context=context)
+    return counter.get_total_flops()
+
+
+own_operations = lru_cache(operations)
+
+
 def shares(family: Family, options: Options) -> tuple[list[float], list[float]]:
     """Some steps' shares of the unchanged UNet's operations: counted from the plan, and by PyTorch."""
-    latent = (24, 32)
-    unet = tiny_unet(family)
-    x, context = inputs(latent)
-    plan = make_plan(options, map_unet(unet), latent)
-    timesteps = uniform_timesteps(STEPS)
-
-    def operations(timestep: float) -> int:
-        with (
-            torch.no_grad(),
-            attention.sdpa_kernel(attention.SDPBackend.MATH),
-            FlopCounterMode(display=False) as counter,
-        ):
-            unet(x, torch.tensor([timestep]), context=context)
-        return counter.get_total_flops()
-
-    direct = operations(timesteps[0])
+    unet, timesteps = shared_unet(family), uniform_timesteps(STEPS)
+    plan, direct = make_plan(options, map_unet(unet), LATENT), own_operations(family)
     with hidiffusion(unet, plan, Run(Schedule(timesteps))):
-        seen = [operations(timesteps[step]) / direct for step in LOOKED_AT]
+        seen = [operations(family, timesteps[step]) / direct for step in LOOKED_AT]
     return [count(plan, Schedule(timesteps)).shares[step] for step in LOOKED_AT], seen
 
 
@@ -61,7 +65,7 @@ def test_counts_are_what_pytorch_counts(family: Family, options: Options) -> Non
 
 
 def test_damped_guidance_takes_a_third_row_for_two() -> None:
-    unet_map = map_unet(tiny_unet())
+    unet_map = map_unet(shared_unet())
     options = Options(method=Method.SCALECRAFTER, preset=Preset.X4, native_size=64, msw_msa=False)
     shares = count(make_plan(options, unet_map, (32, 32)), Schedule(uniform_timesteps(STEPS))).shares
     assert shares[0] == pytest.approx(1.5)
@@ -69,7 +73,7 @@ def test_damped_guidance_takes_a_third_row_for_two() -> None:
 
 
 def test_nothing_planned_costs_nothing_more() -> None:
-    plan = make_plan(Options(), map_unet(tiny_unet()), (64, 64))
+    plan = make_plan(Options(), map_unet(shared_unet()), (64, 64))
     assert count(plan, Schedule(uniform_timesteps(3))).shares == (1, 1, 1)
 
 

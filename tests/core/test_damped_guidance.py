@@ -19,12 +19,12 @@ from scalecrafter import (
     official_steps,
     scalecrafter_plan,
 )
-from unets import inputs, tiny_unet, uniform_timesteps
+from unets import inputs, shared_unet, uniform_timesteps
 
 from hidiffusion_ext.core import Evaluation, Family, Plan, Run, Schedule, Span, hidiffusion, map_unet
 from hidiffusion_ext.core.parts.damped_guidance import DampedGuidance, damp
+from hidiffusion_ext.core.parts.redilation import Redilation
 from hidiffusion_ext.core.sizes import FeatureSizes
-from hidiffusion_ext.core.words import describe
 
 
 @settings(max_examples=50)
@@ -49,7 +49,7 @@ def test_the_change_evaluates_once_more_in_the_steps_that_want_it() -> None:
         seen.append(run.is_base)
         return base
 
-    change = DampedGuidance(Span(0, 0.5)).change(Plan(map_unet(tiny_unet()), (8, 8), 64), run, guided)
+    change = DampedGuidance(Span(0, 0.5)).change(Plan(map_unet(shared_unet()), (8, 8), 64), run, guided)
     run.sizes = FeatureSizes((), ())
     run.timesteps = [400.0]
     assert torch.equal(change(Evaluation(guided, uncond, again)), guided)
@@ -64,7 +64,7 @@ FIFTY = Schedule(uniform_timesteps(50))
 @pytest.mark.parametrize("family", list(Family))
 def test_every_step_equals_the_official_code(family: Family) -> None:
     depth = 2 if family is Family.SDXL else 1
-    unet = tiny_unet(family, depth=depth, deep=depth)
+    unet = shared_unet(family, depth=depth, deep=depth)
     theirs = copy.deepcopy(unet)
     steps, scale, tau = 10, 7.5, OFFICIAL_TAU[family, 4]
     strong, base = (
@@ -96,9 +96,9 @@ def test_every_step_equals_the_official_code(family: Family) -> None:
 
 
 def test_only_the_4x_tables_have_a_base() -> None:
-    unet = tiny_unet(Family.SD1)
+    unet = shared_unet(Family.SD1)
     plan = scalecrafter_plan(unet, (32, 32))
-    assert describe(plan, FIFTY) == "re-dilation until step 35 of 50, noise-damped guidance until step 35 of 50"
+    assert [FIFTY.steps_inside(span_of(plan, kind)) for kind in (Redilation, DampedGuidance)] == [range(35)] * 2
     assert {site.base for site in redilations(plan)} == {(1.0, 1.0), (3.0, 3.0), (4.0, 4.0)}
     off = scalecrafter_plan(unet, (32, 32), damped_guidance=False)
     assert off.part(DampedGuidance) is None
@@ -115,7 +115,7 @@ def test_the_base_evaluation_ends_with_an_error_too() -> None:
 
 def test_guidance_is_not_damped_any_more_where_redilation_has_been_left_out() -> None:
     """As after a call that failed with it: the changes of a pass are made before, from the whole plan."""
-    unet = tiny_unet()
+    unet = shared_unet()
     plan = scalecrafter_plan(unet, (32, 32), msw_msa=True)
     x, context = inputs((32, 32))
     timesteps, again = uniform_timesteps(10), list[bool]()

@@ -7,11 +7,11 @@ import torch
 import torch.nn.functional as F
 from plans import redilations
 from torch import nn
-from unets import inputs, tiny_unet, uniform_timesteps
+from unets import inputs, shared_unet, uniform_timesteps
 
 from hidiffusion_ext.core import Family, Options, Run, Schedule, hidiffusion, make_plan, map_unet
 from hidiffusion_ext.core.parts.dispersion import dispersed_input, dispersed_kernel, dispersion_transform
-from hidiffusion_ext.core.words import describe
+from hidiffusion_ext.core.parts.redilation import DISPERSION
 
 
 def test_the_transform_has_the_published_row_sums() -> None:
@@ -100,11 +100,11 @@ def test_only_3x3_kernels_are_spread() -> None:
 
 @pytest.mark.parametrize("family", Family)
 def test_a_unet_with_it_runs_and_is_restored(family: Family) -> None:
-    unet = tiny_unet(family)
-    latent = (64, 48)
+    unet = shared_unet(family)
+    latent = (32, 24)
     x, context = inputs(latent)
     t = torch.tensor([999.0])
-    values = {"method": "ScaleCrafter", "native_size": 128, "preset": "4x", "msw_msa": False}
+    values = {"method": "ScaleCrafter", "native_size": 64, "preset": "4x", "msw_msa": False}
     outputs = []
     with torch.inference_mode():
         before = unet(x, t, context=context)
@@ -120,7 +120,7 @@ def test_a_unet_with_it_runs_and_is_restored(family: Family) -> None:
 def test_the_dispersed_layers_are_the_official_ones() -> None:
     counts = {}
     for family in Family:
-        unet_map = map_unet(tiny_unet(family))
+        unet_map = map_unet(shared_unet(family))
         values = {"method": "ScaleCrafter", "native_size": 128, "dispersion": True}
         plan = make_plan(Options.from_mapping(values), unet_map, (64, 64))
         dispersed = [site.conv for site in redilations(plan) if site.dispersed]
@@ -128,6 +128,6 @@ def test_the_dispersed_layers_are_the_official_ones() -> None:
         assert not any(
             site.dispersed for site in redilations(make_plan(Options.from_mapping(values), unet_map, (32, 32)))
         )
-        assert describe(plan).startswith("re-dilation with dispersed convolution until")
+        assert DISPERSION in plan.names
     # SD: 4 on the way down, the downsampler before them, 4 in the middle, twice 6 and an upsampler on the way up
     assert counts == {Family.SD1: 23, Family.SD2: 23, Family.SDXL: 4 + 4 + 7}

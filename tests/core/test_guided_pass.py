@@ -7,11 +7,12 @@ import dataclasses
 import pytest
 import torch
 from plans import held, on_guidance
-from unets import tiny_unet
+from unets import shared_unet
 
 from hidiffusion_ext.core import (
     Change,
     Evaluation,
+    LeftOut,
     Need,
     Options,
     Plan,
@@ -23,11 +24,11 @@ from hidiffusion_ext.core import (
 )
 from hidiffusion_ext.core.parts.anchor import Anchor
 from hidiffusion_ext.core.parts.split_guidance import SplitGuidance, low_pass, split
+from hidiffusion_ext.core.parts.windows import MSWMSA
 from hidiffusion_ext.core.schedule import DISCRETE
 from hidiffusion_ext.core.sizes import FeatureSizes
-from hidiffusion_ext.core.words import describe
 
-UNET = map_unet(tiny_unet())
+UNET = map_unet(shared_unet())
 SECOND = Situation(hires=True, over_picture=True)
 PLAN = Plan(UNET, (16, 16), 64)
 """Of twice the native side."""
@@ -123,8 +124,7 @@ def test_only_a_pass_over_a_picture_gets_them() -> None:
     assert (on_guidance(first), first.needing(Need.GUIDANCE)) == ((1.0, 0.0), [])
     assert (on_guidance(second), second.needing(Need.GUIDANCE)) == ((2.0, 0.5), [SplitGuidance(2.0), Anchor(0.5)])
     weak = Schedule([300, 200, 100])
-    settled = "the layout is settled where this pass begins"
-    assert describe(second, weak) == f"MSW-MSA, split guidance 2, anchor 0.5, no RAU-Net because {settled}"
+    assert [part.name for part in second.parts if part.due(weak)] == [MSWMSA.name, SplitGuidance.name, Anchor.name]
     assert make_plan(options, UNET, (128, 256), SECOND).enlargement == pytest.approx(8**0.5)
 
 
@@ -132,7 +132,7 @@ def test_they_are_enough_to_do_and_can_be_all_there_is() -> None:
     options = Options(rau_net=False, msw_msa=False, anchor=1.0)
     plan = make_plan(options, UNET, (128, 128), SECOND)
     assert plan.due(Schedule([300, 200]))
-    assert describe(plan, Schedule([300, 200])) == "anchor 1"
+    assert plan.parts == (Anchor(1.0),)
     assert not make_plan(options, UNET, (128, 128)).active
 
 
@@ -140,9 +140,9 @@ def test_an_anchor_that_a_sampler_cannot_have_is_left_out_and_said() -> None:
     situation = Situation(hires=True, over_picture=True, conflicts=held(Need.CLEAN, reason="it cannot"))
     plan = make_plan(Options(anchor=1.0, split_guidance=2.0), UNET, (128, 128), situation)
     assert on_guidance(plan) == (2.0, 0.0)
-    assert "no anchor because it cannot" in describe(plan)
-    assert "anchor" not in describe(make_plan(Options(), UNET, (128, 128), situation))
+    assert plan.left_out == (LeftOut(Anchor.name, "it cannot"),)
+    assert not make_plan(Options(), UNET, (128, 128), situation).left_out
     unguided = dataclasses.replace(situation, conflicts=held(Need.GUIDANCE, reason="it cannot"))
     plan = make_plan(Options(split_guidance=2.0), UNET, (128, 128), unguided)
     assert not plan.needing(Need.GUIDANCE)
-    assert describe(plan).endswith("no split guidance because it cannot")
+    assert plan.left_out == (LeftOut(SplitGuidance.name, "it cannot"),)

@@ -10,7 +10,7 @@ from functools import lru_cache
 
 import pytest
 import torch
-from plans import NOTES
+from plans import IN_A_PASS, NOTES
 from torch import nn
 from unets import CONTEXT, HEADS, SizedUNet, inputs
 
@@ -69,7 +69,7 @@ class Case:
 
 
 KINDS = ((Preset.X2, False), (Preset.X4, False), (Preset.X4, True))
-CASES = [Case(method, *kind) for method in Method for kind in KINDS]
+CASES = [Case(method, *kind) for method in IN_A_PASS for kind in KINDS]
 
 
 @dataclass(frozen=True)
@@ -86,6 +86,7 @@ class Way:
     half_weights: bool = False
     otherwise: bool = False
 
+    @lru_cache  # noqa: B019  # there are four ways
     def unet(self) -> nn.Module:
         unet = copy.deepcopy(UNET)
         for module in unet.modules():

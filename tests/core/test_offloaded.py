@@ -15,7 +15,7 @@ from hidiffusion_ext.core import Family, Options, Run, Schedule, hidiffusion, ma
 from ldm_unet import LdmUNet
 
 STEPS = 10
-LATENT = (48, 40)
+LATENT = (24, 20)
 
 
 class Stored:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from plans import held, pairs, stages
-from unets import tiny_unet, uniform_timesteps
+from unets import shared_unet, uniform_timesteps
 
 from hidiffusion_ext.core import (
     Family,
@@ -29,8 +29,8 @@ from hidiffusion_ext.core.parts.windows import MSWMSA
 from hidiffusion_ext.core.sizes import Size
 from hidiffusion_ext.core.words import describe
 
-MAPS = {family: map_unet(tiny_unet(family)) for family in Family}
-INPAINTING = map_unet(tiny_unet(Family.SDXL, in_channels=9))
+MAPS = {family: map_unet(shared_unet(family)) for family in Family}
+INPAINTING = map_unet(shared_unet(Family.SDXL, in_channels=9))
 
 
 def plan(family: Family, width: int, height: int, situation: Situation = Situation(), **options: object) -> Plan:
@@ -203,32 +203,16 @@ def test_the_presets_own_thresholds_are_told_beside_ones_own() -> None:
         assert (made.preset_t1, made.preset_t2) == values
 
 
-def test_descriptions_say_until_when() -> None:
-    def described(steps: int, family: Family, *size: int, **options: object) -> str:
-        return describe(plan(family, *size, **options), Schedule(uniform_timesteps(steps)))
-
-    assert describe(plan(Family.SD1, 1024, 1024)) == "RAU-Net until 40% of the noise, MSW-MSA"
-    assert described(20, Family.SD1, 1024, 1024) == "RAU-Net until step 8 of 20, MSW-MSA"
-    stronger = "RAU-Net until step 20 of 50 (stronger until step 8), MSW-MSA"
-    assert described(50, Family.SDXL, 2048, 2048) == stronger
-    assert described(20, Family.SD1, 1000, 1024).endswith("MSW-MSA on resized odd feature maps")
-    assert described(20, Family.SD1, 720, 1280).endswith("MSW-MSA")
-
-
-def test_a_pass_that_begins_below_a_part_does_not_get_it_and_says_so() -> None:
+def test_a_pass_that_begins_below_a_part_does_not_get_it() -> None:
     weak, strong = Schedule([300, 200, 100]), Schedule([800, 600.8, 450, 200])
-    both, alone = plan(Family.SD1, 1024, 1024), plan(Family.SD1, 1024, 1024, msw_msa=False)
-    settled = "the layout is settled where this pass begins"
-    assert describe(both, weak) == f"MSW-MSA, no RAU-Net because {settled}"
-    assert (both.due(weak), alone.due(weak)) == (True, False)
-    assert describe(alone, weak) == f"nothing: {settled}"
-    assert describe(both, strong) == "RAU-Net until step 2 of 4, MSW-MSA"
-    odd_with_raunet = plan(Family.SDXL, 2080, 2080)
-    assert describe(odd_with_raunet, strong).endswith("MSW-MSA on resized odd feature maps")
-    assert describe(odd_with_raunet, weak).startswith("MSW-MSA, no RAU-Net")
-    redilation = plan(Family.SD1, 1024, 1024, method="ScaleCrafter")
-    assert describe(redilation, weak) == f"MSW-MSA, no re-dilation because {settled}"
-    assert describe(redilation, strong) == "re-dilation until step 3 of 4, MSW-MSA"
+    for method, part, last in (("HiDiffusion", RAUNet, 2), ("ScaleCrafter", Redilation, 3)):
+        both = plan(Family.SD1, 1024, 1024, method=method)
+        alone = plan(Family.SD1, 1024, 1024, method=method, msw_msa=False)
+        assert [kind.name for kind in both.parts if kind.due(weak)] == [MSWMSA.name]
+        assert (both.due(weak), alone.due(weak)) == (True, False)
+        assert [strong.steps_inside(span) for span in both.part(part).spans if strong.steps_inside(span)] == [
+            range(last)
+        ]
 
 
 @pytest.mark.parametrize("steps", [8, 10, 20, 25, 40, 50, 100])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from plans import held, on_guidance, redilations, span_of, stages
-from unets import tiny_unet
+from unets import shared_unet
 
 from hidiffusion_ext.core import (
     Family,
@@ -28,7 +28,7 @@ from hidiffusion_ext.core.parts.redilation import Redilation
 from hidiffusion_ext.core.parts.windows import MSWMSA
 from hidiffusion_ext.core.schedule import DISCRETE
 
-MAPS = {family: map_unet(tiny_unet(family)) for family in Family}
+MAPS = {family: map_unet(shared_unet(family)) for family in Family}
 
 
 def plan(family: Family, width: int, height: int, situation: Situation = Situation(), **options: object) -> Plan:

@@ -6,7 +6,7 @@ from collections.abc import Sequence, Set
 
 import pytest
 from plans import held, pairs
-from unets import tiny_unet, uniform_timesteps
+from unets import shared_unet, uniform_timesteps
 
 from hidiffusion_ext.core import (
     Done,
@@ -31,7 +31,7 @@ from hidiffusion_ext.core.parts.windows import MSWMSA, ODD
 from hidiffusion_ext.core.schedule import DISCRETE
 from hidiffusion_ext.core.words import LESS_NOISE, NOT_GUIDED, SETTLED, describe
 
-MAPS = {family: map_unet(tiny_unet(family)) for family in Family}
+MAPS = {family: map_unet(shared_unet(family)) for family in Family}
 SCHEDULE = Schedule(uniform_timesteps(5))
 OPTIONS = [
     {},
@@ -189,7 +189,7 @@ def test_a_unet_that_was_never_called() -> None:
 
 def test_a_pair_that_begins_where_the_other_ends_is_told_by_itself() -> None:
     """SDXL's: without the aggressive start there is the pooled pair alone, and it follows the start where there is."""
-    inpainting = map_unet(tiny_unet(Family.SDXL, in_channels=9))
+    inpainting = map_unet(shared_unet(Family.SDXL, in_channels=9))
     alone = make_plan(Options(native_size=64), inpainting, (16, 16))
     assert describe(alone, Schedule([300, 200])) == f"MSW-MSA, no RAU-Net because {SETTLED}"
     after, schedule = planned(Family.SDXL), Schedule([650, 500, 300])

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
+from functools import lru_cache
+from typing import Any
 
 import torch
 from ldm.modules.diffusionmodules.openaimodel import Upsample
+from snapshot import snapshot
 from torch import nn
 
 from hidiffusion_ext.core import Family
@@ -68,6 +71,18 @@ def tiny_unet(
     """
     shape = tiny_shape(family, depth, deep)
     return ldm_unet(shape, kind=SizedUNet if sized else LdmUNet, in_channels=in_channels, seed=seed)
+
+
+@lru_cache(None)
+def shared_unet(*args: Any, **kwargs: Any) -> LdmUNet:
+    """A `tiny_unet` for all tests that leave it as it is, which is looked at behind each of their files."""
+    unet = tiny_unet(*args, **kwargs)
+    SHARED.append((unet, snapshot(unet)))
+    return unet
+
+
+SHARED: list[tuple[LdmUNet, list[Any]]] = []
+"""Those, and what they were."""
 
 
 def tiny_shape(family: Family, depth: int = 1, deep: int = 1) -> Shape:
