@@ -12,7 +12,7 @@ from client import decode
 from fastapi.testclient import TestClient
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-HIRES = {"width": 128, "height": 128, "enable_hr": True, "hr_scale": 2, "hr_upscaler": "Latent"}
+HIRES = {"width": 64, "height": 64, "enable_hr": True, "hr_scale": 2, "hr_upscaler": "Latent"}
 SCALECRAFTER = {"method": "ScaleCrafter", "preset": "4x"}
 
 
@@ -27,9 +27,9 @@ class Host:
     def job(self, settings: dict[str, Any] | None = None, **payload: Any) -> tuple[list[bytes], dict[str, Any], str]:
         """The pictures of a job, what their infotext says of HiDiffusion, and the comments on the page."""
         self.records.clear()
-        payload = {"width": 256, "height": 256, "steps": 4, "seed": 1, "prompt": "a cat", **payload}
+        payload = {"width": 128, "height": 128, "steps": 4, "seed": 1, "prompt": "a cat", **payload}
         if settings is not None:
-            settings = {"enabled": True, "native_size": 128, **settings}
+            settings = {"enabled": True, "native_size": 64, **settings}
             payload["alwayson_scripts"] = {"HiDiffusion": {"args": [settings]}}
         response = self.client.post("/sdapi/v1/txt2img", json={"sampler_name": "Euler a", **payload})
         self.status = response.status_code

@@ -278,7 +278,7 @@ def passes() -> Iterator[Any]:
                 yield pytest.param(sampler, scheduler, strength, marks=marks)
 
 
-@pytest.mark.parametrize(("sampler", "scheduler", "strength"), passes())
+@pytest.mark.parametrize(("sampler", "scheduler", "strength"), list(passes()))
 def test_a_span_ends_at_its_noise_and_after_the_steps_that_are_said(
     monkeypatch: pytest.MonkeyPatch, sampler: str, scheduler: str, strength: float | None
 ) -> None:

@@ -23,7 +23,7 @@ from hidiffusion_ext.webui.account import NEVER_CALLED, NOTHING_YET, TILED
 from hidiffusion_ext.webui.script import ENDED_EARLY, NO_PASS
 from modules import paths, processing, processing_job, sd_samplers, shared
 
-SECOND = f"SD1.5, 256x256, hires pass, preset 2x: MSW-MSA, no RAU-Net because {SETTLED}"
+SECOND = f"SD1.5, 128x128, hires pass, preset 2x: MSW-MSA, no RAU-Net because {SETTLED}"
 DAMPED = f"re-dilation until step 2 of 4, MSW-MSA, no noise-damped guidance because {NOT_GUIDED}"
 
 
@@ -144,7 +144,7 @@ def test_a_hires_pass_that_is_never_reached(host: Host, monkeypatch: pytest.Monk
     )
     _, noted, _ = host.job({}, **HIRES)
     assert noted == {}
-    _, noted, _ = host.job({}, **{**HIRES, "width": 256, "height": 256})
+    _, noted, _ = host.job({}, **{**HIRES, "width": 128, "height": 128})
     assert noted.keys() == {"HiDiffusion", "HiDiffusion Native size", "HiDiffusion version"}
     assert host.said == []
 
@@ -168,10 +168,10 @@ def pressed(button: str, at: int) -> Iterator[None]:
 @pytest.mark.parametrize(
     ("button", "at", "size", "told"),
     [
-        ("interrupt", 2, 128, [ENDED_EARLY % (128, 128)]),
-        ("skip", 2, 256, [SECOND, f"after the pass: {NOTHING_YET}"]),
-        ("interrupt", 10, 256, [SECOND]),
-        ("skip", 10, 256, [SECOND]),
+        ("interrupt", 2, 64, [ENDED_EARLY % (64, 64)]),
+        ("skip", 2, 128, [SECOND, f"after the pass: {NOTHING_YET}"]),
+        ("interrupt", 10, 128, [SECOND]),
+        ("skip", 10, 128, [SECOND]),
     ],
 )
 def test_native_first_that_is_stopped(host: Host, button: str, at: int, size: int, told: list[str]) -> None:
@@ -179,8 +179,8 @@ def test_native_first_that_is_stopped(host: Host, button: str, at: int, size: in
     with pressed(button, at):
         pictures, noted, _ = host.job({"method": "Native first"}, steps=8)
     announced, first, *after = host.log
-    assert announced.startswith("128x128, then 256x256 at a strength of ")
-    assert first.startswith("SD1.5, 128x128: nothing to do")
+    assert announced.startswith("64x64, then 128x128 at a strength of ")
+    assert first.startswith("SD1.5, 64x64: nothing to do")
     assert after == told
     assert len(pictures[0]) == 3 * size**2
     assert ("HiDiffusion hires" in noted) == (at == 10)
