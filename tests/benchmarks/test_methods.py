@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 import torch
-from unets import inputs, tiny_unet, uniform_timesteps
+from unets import inputs, shared_unet, uniform_timesteps
 
 from benchmarks.quality.deep_shrink import deep_shrink
 from benchmarks.quality.methods import METHODS
@@ -26,13 +26,13 @@ class TinyModel(DemoModel):
     """The demo model with a small random UNet in place of its weights."""
 
     def __init__(self) -> None:
-        self.unet = tiny_unet()
+        self.unet = shared_unet()
         self.unet_map = map_unet(self.unet)
 
 
 @pytest.mark.parametrize("latent", SIZES)
 def test_deep_shrink_works_at_a_lower_size_for_the_first_steps_only(latent: tuple[int, int]) -> None:
-    unet = tiny_unet()
+    unet = shared_unet()
     x, context = inputs(latent)
     timesteps = uniform_timesteps(STEPS)
     early, late = torch.tensor([timesteps[2]]), torch.tensor([timesteps[3]])
@@ -77,8 +77,8 @@ def test_the_spacings_fall_from_the_first_to_the_last_timestep(scheduler: str) -
 def test_hidiffusion_by_steps_has_raunet_in_the_papers_steps_on_any_schedule(scheduler: str, first: float) -> None:
     model = TinyModel()
     timesteps = SPACINGS[scheduler](STEPS, first)
-    x, context = inputs((32, 32))
-    with METHODS["HiDiffusion by steps"](model, (256, 256), 0)(timesteps) as patched:
+    x, context = inputs((24, 24))
+    with METHODS["HiDiffusion by steps"](model, (192, 192), 0)(timesteps) as patched:
         assert patched is not None
         active = [
             bool(model.unet(x, torch.tensor([t]), context) is not None and patched.run.has(RAUNet)) for t in timesteps

@@ -39,20 +39,20 @@ CASES = {
 }
 
 
-def draw(model: DemoModel, case: Case) -> np.ndarray:
-    """The case's pictures side by side, uint8 [H, W of all, 3]."""
+def draw(model: DemoModel, case: Case, count: int = len(PROMPTS)) -> np.ndarray:
+    """The case's first so many pictures side by side, uint8 [H, W of all, 3]."""
     patch = untouched
     if case.options is not None:
         latent = (case.size[0] // CELL, case.size[1] // CELL)
         patch = model.patched(make_plan(case.options, model.unet_map, latent))
-    pictures = model.sample(PROMPTS, SEEDS, case.size, patch=patch, steps=STEPS)
+    pictures = model.sample(PROMPTS[:count], SEEDS[:count], case.size, patch=patch, steps=STEPS)
     return (torch.cat(list(pictures), dim=2) * 255).round().byte().permute(1, 2, 0).numpy()
 
 
-def reference(name: str) -> np.ndarray:
+def reference(name: str, count: int = len(PROMPTS)) -> np.ndarray:
     """The stored pictures of a case, as `draw` gives them."""
     with Image.open(REFERENCES / f"{name}.png") as image:
-        return np.asarray(image.convert("RGB"))
+        return np.asarray(image.convert("RGB"))[:, : count * CASES[name].size[1]]
 
 
 if __name__ == "__main__":

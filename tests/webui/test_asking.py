@@ -19,9 +19,9 @@ from hidiffusion_ext.webui import plan_route
 from modules import processing, sd_samplers, shared
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-SIZE = {"width": 256, "height": 192, "steps": 5}
-SCALECRAFTER = {"native_size": 128, "method": "ScaleCrafter", "preset": "4x"}
-GUIDED = {"native_size": 128, "split_guidance": 2.0, "anchor": 0.5}
+SIZE = {"width": 128, "height": 96, "steps": 5}
+SCALECRAFTER = {"native_size": 64, "method": "ScaleCrafter", "preset": "4x"}
+GUIDED = {"native_size": 64, "split_guidance": 2.0, "anchor": 0.5}
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +46,7 @@ def made(client: TestClient, settings: dict[str, Any], **payload: Any) -> dict[s
     payload = {"sampler_name": "Euler", "seed": 1, "prompt": "a cat", **payload}
     payload["alwayson_scripts"] = {"HiDiffusion": {"args": [{"enabled": True, **settings}]}}
     if tab == "img2img":
-        payload["init_images"] = [encode(np.full((192, 256, 3), 128, np.uint8))]
+        payload["init_images"] = [encode(np.full((96, 128, 3), 128, np.uint8))]
     response = client.post(f"/sdapi/v1/{tab}", json=payload)
     assert response.status_code == 200, response.text
     return json.loads(response.json()["info"])["extra_generation_params"]
@@ -62,8 +62,8 @@ def made(client: TestClient, settings: dict[str, Any], **payload: Any) -> dict[s
         (GUIDED, {"denoising_strength": 0.9, "cfg_scale": 1}, {}, "no split guidance because nothing is guided at CFG"),
         (GUIDED, {"denoising_strength": 0.9, "sampler_name": "DDIM"}, {}, "split guidance 2, no anchor because"),
         (GUIDED, {"denoising_strength": 0.9, "s_min_uncond": 1.0}, {"s_min_uncond_all": True}, "anchor 0.5 until step"),
-        ({"native_size": 128, "t1": 0.5}, {"s_churn": 10, "steps": 8}, {}, "RAU-Net until step 5 of 8"),
-        ({"native_size": 128}, {"sampler_name": "DDIM", "steps": 1}, {}, "nothing is sampled: "),
+        ({"native_size": 64, "t1": 0.5}, {"s_churn": 10, "steps": 8}, {}, "RAU-Net until step 5 of 8"),
+        ({"native_size": 64}, {"sampler_name": "DDIM", "steps": 1}, {}, "nothing is sampled: "),
     ],
 )
 def test_the_plan_knows_what_the_job_knows(
@@ -85,7 +85,7 @@ def test_the_plan_knows_what_the_job_knows(
 
 
 def test_nothing_sampled_has_no_steps(client: TestClient) -> None:
-    told = plan(client, **{**SIZE, "steps": 1}, sampler_name="DDIM", native_size=128)
+    told = plan(client, **{**SIZE, "steps": 1}, sampler_name="DDIM", native_size=64)
     (one,) = told["passes"]
     assert (one["steps"], one["work"], one["active"], told["speed_up"]) == (0, [], False, 1.0)
 
@@ -93,7 +93,7 @@ def test_nothing_sampled_has_no_steps(client: TestClient) -> None:
 def test_a_hires_pass_has_a_cfg_scale_of_its_own_where_the_host_has_one(
     client: TestClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    job = {**SIZE, "width": 128, "enable_hr": True, "split_guidance": 2, "native_size": 128}
+    job = {**SIZE, "width": 64, "enable_hr": True, "split_guidance": 2, "native_size": 64}
 
     def second(**query: Any) -> str:
         return plan(client, **job, **query)["passes"][1]["text"]
@@ -105,7 +105,7 @@ def test_a_hires_pass_has_a_cfg_scale_of_its_own_where_the_host_has_one(
     assert unguided in second()
     assert unguided in second(hr_cfg=1)
     assert unguided not in second(cfg_scale=1, hr_cfg=7)
-    arranged = plan(client, **{**job, "enable_hr": "false", "width": 256, "method": "Native first"})
+    arranged = plan(client, **{**job, "enable_hr": "false", "width": 128, "steps": 8, "method": "Native first"})
     assert unguided not in arranged["passes"][1]["text"]  # its second pass is guided as the first one
 
 
@@ -120,17 +120,17 @@ def test_any_native_size_and_aspect_has_an_answer(
 
 
 QUESTIONS: list[dict[str, Any]] = [
-    {"width": 256, "height": 256, "method": "Native first", "steps": 20},
-    {"width": 256, "height": 256, "method": "Native first", "sampler_name": "DPM++ 2M", "scheduler": "Karras"},
-    {"width": 256, "height": 256, "denoising_strength": 0.6, "scheduler": "SGM Uniform"},
-    {"width": 256, "height": 256, "sampler_name": "DDIM"},
-    {"width": 256, "height": 256, "sampler_name": "DPM adaptive"},
+    {"width": 128, "height": 128, "method": "Native first", "steps": 20},
+    {"width": 128, "height": 128, "method": "Native first", "sampler_name": "DPM++ 2M", "scheduler": "Karras"},
+    {"width": 128, "height": 128, "denoising_strength": 0.6, "scheduler": "SGM Uniform"},
+    {"width": 128, "height": 128, "sampler_name": "DDIM"},
+    {"width": 128, "height": 128, "sampler_name": "DPM adaptive"},
 ]
 
 
 def test_the_device_is_waited_for_once(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
     """The model's noise levels are on a device from which nothing can be read but by the copy that is counted."""
-    expected = [plan(client, native_size=128, **question) for question in QUESTIONS]
+    expected = [plan(client, native_size=64, **question) for question in QUESTIONS]
     levels, copies = shared.sd_model.alphas_cumprod, list[torch.Tensor]()
     monkeypatch.setitem(shared.sd_model._buffers, "alphas_cumprod", levels.to("meta"))
 
@@ -139,7 +139,7 @@ def test_the_device_is_waited_for_once(client: TestClient, monkeypatch: pytest.M
         return levels
 
     monkeypatch.setattr(asking, "copied", copied)
-    assert [plan(client, native_size=128, **question) for question in QUESTIONS] == expected
+    assert [plan(client, native_size=64, **question) for question in QUESTIONS] == expected
     assert len(copies) == 1
     asking.keep_noise_levels(shared.sd_model)
     assert len(copies) == 1
@@ -155,13 +155,13 @@ def test_the_same_question_is_answered_once(client: TestClient, monkeypatch: pyt
 
     monkeypatch.setattr(sd_samplers, "create_sampler", create)
     for question in QUESTIONS:
-        first = plan(client, native_size=128, **question)
+        first = plan(client, native_size=64, **question)
         assert len(made) <= 4  # the picture at once, both passes, and the second one's strength
         made.clear()
-        assert plan(client, native_size=128, **question) == first
+        assert plan(client, native_size=64, **question) == first
         assert not made
     monkeypatch.setitem(shared.sd_model._buffers, "alphas_cumprod", shared.sd_model.alphas_cumprod.clone())
-    plan(client, native_size=128, **QUESTIONS[0])
+    plan(client, native_size=64, **QUESTIONS[0])
     assert made  # with other noise levels it is another question
 
 

@@ -28,7 +28,7 @@ from modules import processing, sd_models, shared, ui
 from modules.infotext_utils import parse_generation_parameters
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-LARGE = {"width": 192, "height": 256, "steps": 12}
+LARGE = {"width": 96, "height": 128, "steps": 8}
 SAMPLERS = [("Euler a", "Automatic"), ("DPM++ 2M", "Karras"), ("DPM++ SDE", "Exponential"), ("DDIM", "Automatic")]
 
 
@@ -41,7 +41,7 @@ def made(client: TestClient, settings: dict[str, Any] | None = None, **payload: 
     """The pixels of a job's pictures and what is told of it; without settings HiDiffusion is off."""
     payload = {"seed": 1, "prompt": "a cat", "sampler_name": "Euler", "cfg_scale": 5, **payload}
     if settings is not None:
-        args = [{"enabled": True, "native_size": 128, "method": "Native first", **settings}]
+        args = [{"enabled": True, "native_size": 64, "method": "Native first", **settings}]
         payload["alwayson_scripts"] = {"HiDiffusion": {"args": args}}
     response = client.post("/sdapi/v1/txt2img", json=payload)
     assert response.status_code == 200, response.text
@@ -52,38 +52,39 @@ def made(client: TestClient, settings: dict[str, Any] | None = None, **payload: 
 
 
 def plan(client: TestClient, **query: Any) -> dict[str, Any]:
-    query = {"native_size": 128, "method": "Native first", **query}
+    query = {"native_size": 64, "method": "Native first", **query}
     response = client.get("/hidiffusion/v1/plan", params=query)
     assert response.status_code == 200, response.text
     return response.json()
 
 
 def test_a_large_job_is_one_with_hires_fix(client: TestClient) -> None:
-    pictures, told = made(client, {}, **LARGE)
-    assert [size for size, _ in pictures] == [(192, 256)]
+    large = LARGE | {"steps": 12}
+    pictures, told = made(client, {}, **large)
+    assert [size for size, _ in pictures] == [(96, 128)]
     said = told["extra_generation_params"]
     strength = said["Denoising strength"]
-    assert (told["width"], told["height"], said["Hires resize"]) == (120, 160, "192x256")
+    assert (told["width"], told["height"], said["Hires resize"]) == (56, 72, "96x128")
     assert said["Hires upscaler"] == "Lanczos"
     assert said["Hires steps"] in (6, 7)  # its least, or one more
     assert said["HiDiffusion hires"].startswith("MSW-MSA")
     assert said["HiDiffusion Method"] == "Native first"
-    assert said["HiDiffusion native first"] == f"120x160, then 192x256 at a strength of {strength}"
+    assert said["HiDiffusion native first"] == f"56x72, then 96x128 at a strength of {strength}"
     assert not {"HiDiffusion", "HiDiffusion refused"} & set(said)
     by_hand = {
-        **LARGE,
-        "width": 120,
-        "height": 160,
+        **large,
+        "width": 56,
+        "height": 72,
         "enable_hr": True,
-        "hr_resize_x": 192,
-        "hr_resize_y": 256,
+        "hr_resize_x": 96,
+        "hr_resize_y": 128,
         "hr_upscaler": "Lanczos",
         "hr_second_pass_steps": said["Hires steps"],
         "denoising_strength": strength,
     }
     assert made(client, {}, **by_hand)[0] == pictures  # what a pasted text asks for
     assert made(client, {"method": "HiDiffusion"}, **by_hand)[0] == pictures
-    assert made(client, None, **LARGE)[0] != pictures
+    assert made(client, None, **large)[0] != pictures
 
 
 @pytest.mark.parametrize(("sampler", "scheduler"), SAMPLERS)
@@ -109,18 +110,18 @@ def test_the_second_pass_begins_with_the_same_noise_whatever_the_schedule(
     said = told["extra_generation_params"]
     first, second = plan(client, sampler_name=sampler, scheduler=scheduler, **LARGE | {"steps": 20})["passes"]
     assert second["strength"] == said["Denoising strength"]
-    assert (first["width"], second["width"], second["height"]) == (120, 192, 256)
+    assert (first["width"], second["width"], second["height"]) == (56, 96, 128)
 
 
 def test_hires_fix_of_the_jobs_own_stands(client: TestClient) -> None:
-    own = {"width": 128, "height": 128, "enable_hr": True, "hr_scale": 2, "hr_upscaler": "Latent", "steps": 6}
+    own = {"width": 64, "height": 64, "enable_hr": True, "hr_scale": 2, "hr_upscaler": "Latent", "steps": 6}
     pictures, told = made(client, {}, denoising_strength=0.6, **own)
     assert told["extra_generation_params"]["Denoising strength"] == 0.6
     assert pictures == made(client, {"method": "HiDiffusion"}, denoising_strength=0.6, **own)[0]
 
 
 def test_native_pictures_and_models_without_a_unet_are_left_alone(client: TestClient) -> None:
-    native = {"width": 128, "height": 128, "steps": 4}
+    native = {"width": 64, "height": 64, "steps": 4}
     pictures, told = made(client, {}, **native)
     assert pictures == made(client, None, **native)[0]
     assert not any(key.startswith(("HiDiffusion", "Hires")) for key in told["extra_generation_params"])
@@ -218,7 +219,7 @@ def test_a_controlnet_that_came_first_leaves_one_pass(client: TestClient, caplog
         del unet.forward, unet._original_forward
     assert pictures == in_one_pass
     assert AFTER_CONTROLNET in caplog.text
-    assert (told["width"], told["height"]) == (192, 256)
+    assert (told["width"], told["height"]) == (96, 128)
     assert told["extra_generation_params"]["HiDiffusion"].startswith("RAU-Net")
 
 
@@ -254,18 +255,18 @@ def test_a_second_pass_with_nothing_left_in_it(client: TestClient, monkeypatch: 
     pictures, told = made(client, {"rau_net": False}, **LARGE | {"steps": 8})
     said = told["extra_generation_params"]
     assert said["HiDiffusion refused"] == reason
-    assert said["HiDiffusion native first"].startswith("120x160, then 192x256 at a strength of ")
-    assert (said["HiDiffusion Method"], said["HiDiffusion Native size"]) == ("Native first", "128")
+    assert said["HiDiffusion native first"].startswith("56x72, then 96x128 at a strength of ")
+    assert (said["HiDiffusion Method"], said["HiDiffusion Native size"]) == ("Native first", "64")
     assert "HiDiffusion hires" not in said
     pasted = parse_generation_parameters(told["infotexts"][0])
     panel = {name: infotext.reader(setting)(pasted) for name, setting in SETTINGS.items()}
-    assert Options.from_mapping(panel) == Options(True, Method.NATIVE_FIRST, rau_net=False, native_size=128)
+    assert Options.from_mapping(panel) == Options(True, Method.NATIVE_FIRST, rau_net=False, native_size=64)
     same = {"infotext": told["infotexts"][0], "hr_sampler_name": None, "hr_scheduler": None}
     answer = client.post("/sdapi/v1/txt2img", json=same)  # as docs/api.md has it
     assert answer.status_code == 200
     assert [decode(text).convert("RGB").tobytes() for text in answer.json()["images"]] == [p for _, p in pictures]
     first, second = plan(client, rau_net=False, **LARGE)["passes"]
-    assert first["text"].startswith("nothing to do at 120x160")
+    assert first["text"].startswith("nothing to do at 56x72")
     assert second["text"] == reason
 
 
@@ -275,7 +276,7 @@ def test_a_strength_that_is_a_guess_is_told_so(
     monkeypatch.setattr(native_first, "Asking", lambda job: raising(LookupError("no such levels")))
     _, told = made(client, {}, **LARGE)
     said = told["extra_generation_params"]
-    assert said["HiDiffusion native first"] == "120x160, then 192x256 at a strength of 0.35 (a guess)"
+    assert said["HiDiffusion native first"] == "56x72, then 96x128 at a strength of 0.35 (a guess)"
     assert "the strength is a guess: the host cannot say" in caplog.text
     assert "no such levels" in caplog.text
 
@@ -300,21 +301,21 @@ def test_a_batch_is_that_of_the_same_hires_fix(client: TestClient) -> None:
 
 
 def test_the_plan_shows_both_passes_and_the_whole_jobs_work(client: TestClient) -> None:
-    told = plan(client, width=256, height=256, steps=20)
+    told = plan(client, width=128, height=128, steps=20)
     assert [(one["name"], one["width"], one["steps"]) for one in told["passes"]] == [
-        ("First pass", 128, 20),
-        ("Hires pass", 256, pytest.approx(6, abs=1)),
+        ("First pass", 64, 20),
+        ("Hires pass", 128, pytest.approx(6, abs=1)),
     ]
     assert told["notes"]["method"] == OWN_SECOND_PASS
-    at_once = plan(client, width=256, height=256, steps=20, method="HiDiffusion")
+    at_once = plan(client, width=128, height=128, steps=20, method="HiDiffusion")
     assert "method" not in at_once["notes"]
     assert told["speed_up"] > at_once["speed_up"] > 1
-    assert plan(client, width=128, height=128)["mark"] == "nothing to do"
+    assert plan(client, width=64, height=64)["mark"] == "nothing to do"
 
 
 @pytest.mark.parametrize("payload", [{}, {"sampler_name": "DPM++ 2M", "scheduler": "Karras"}, {"cfg_scale": 1}])
 def test_with_few_steps_it_is_no_slower_than_a_picture_at_once(client: TestClient, payload: dict[str, Any]) -> None:
-    sizes = [(256, 256), (192, 192), (512, 256)]
+    sizes = [(128, 128), (96, 96), (256, 128)]
     for (width, height), steps in itertools.product(sizes, (1, 2, 4, 6, 10)):
         told = plan(client, width=width, height=height, steps=steps, **payload)
         assert told["speed_up"] >= 1
@@ -324,7 +325,7 @@ def test_with_few_steps_it_is_no_slower_than_a_picture_at_once(client: TestClien
 
 
 def test_with_very_few_steps_it_is_one_pass_and_says_so(client: TestClient) -> None:
-    few = {"width": 256, "height": 256, "steps": 1}
+    few = {"width": 128, "height": 128, "steps": 1}
     told = plan(client, **few)
     assert ([one["name"] for one in told["passes"]], told["advice"]) == (["Picture"], NO_TIME)
     pictures, said = made(client, {}, **few)
@@ -367,7 +368,7 @@ def test_the_picture_has_the_size_asked_for_where_the_host_makes_hires_sides_mul
     monkeypatch.setattr(
         processing.StableDiffusionProcessingTxt2Img, "calculate_target_resolution", calculate_target_resolution
     )
-    for width, height in [(192, 256), (200, 264), (216, 280)]:
+    for width, height in [(128, 192), (136, 200), (120, 152)]:
         ((size, _),), told = made(client, {}, width=width, height=height, steps=8)
         assert size == (width, height)
         assert told["extra_generation_params"]["HiDiffusion native first"].count(f"then {width}x{height} at") == 1
@@ -376,11 +377,11 @@ def test_the_picture_has_the_size_asked_for_where_the_host_makes_hires_sides_mul
 
 
 def test_auto_is_native_first_where_a_picture_is_huge_and_pastes_back(client: TestClient) -> None:
-    expected, _ = made(client, {"native_size": 64}, **LARGE)
-    pictures, told = made(client, {"native_size": 64, "method": "Auto"}, **LARGE)
+    expected, _ = made(client, {"native_size": 32}, **LARGE)
+    pictures, told = made(client, {"native_size": 32, "method": "Auto"}, **LARGE)
     assert pictures == expected
     said = told["extra_generation_params"]
-    assert said["HiDiffusion native first"].startswith("56x72, then 192x256 at a strength of ")
+    assert said["HiDiffusion native first"].startswith("32x40, then 96x128 at a strength of ")
     assert "HiDiffusion Method" not in said  # it is the default
     same = {"infotext": told["infotexts"][0], "hr_sampler_name": None, "hr_scheduler": None}
     answer = client.post("/sdapi/v1/txt2img", json=same).json()
@@ -392,6 +393,6 @@ def test_auto_is_native_first_where_a_picture_is_huge_and_pastes_back(client: Te
 
 def test_auto_makes_one_pass_without_a_word_where_two_would_take_longer(client: TestClient) -> None:
     few = {**LARGE, "steps": 1}
-    pictures, told = made(client, {"native_size": 64, "method": "Auto"}, **few)
-    assert pictures == made(client, {"native_size": 64, "method": "HiDiffusion"}, **few)[0]
+    pictures, told = made(client, {"native_size": 32, "method": "Auto"}, **few)
+    assert pictures == made(client, {"native_size": 32, "method": "HiDiffusion"}, **few)[0]
     assert "HiDiffusion native first" not in told["extra_generation_params"]

@@ -31,7 +31,7 @@ def test_a_webui_without_the_hook_of_a_pass(
 
 
 def test_a_webui_that_cannot_show_the_panel(monkeypatch: pytest.MonkeyPatch) -> None:
-    payload = {"width": 256, "height": 256, "steps": 2, "seed": 1, "prompt": "a cat"}
+    payload = {"width": 128, "height": 128, "steps": 2, "seed": 1, "prompt": "a cat"}
 
     def picture() -> str:
         return TestClient(server.create_app([REPOSITORY])).post("/sdapi/v1/txt2img", json=payload).json()["images"][0]

@@ -38,8 +38,8 @@ def test_what_holds_when_the_pass_starts(
 
     monkeypatch.setattr(script_module, "plan_pass", planned)
     monkeypatch.setattr(logger.handlers[0], "emit", lambda record: said.append(record.getMessage()))
-    payload = {"width": 256, "height": 256, "steps": 3, "prompt": "a cat"}
-    payload["alwayson_scripts"] = {"HiDiffusion": {"args": [{"enabled": True, "native_size": 128}]}}
+    payload = {"width": 128, "height": 128, "steps": 3, "prompt": "a cat"}
+    payload["alwayson_scripts"] = {"HiDiffusion": {"args": [{"enabled": True, "native_size": 64}]}}
     info = json.loads(client.post("/sdapi/v1/txt2img", json=payload).json()["info"])
     noted = {key: value for key, value in info["extra_generation_params"].items() if "HiDiffusion" in key}
     if late:
@@ -61,8 +61,8 @@ def test_an_unexpected_error_costs_no_picture_and_leaves_its_traceback(
 
     monkeypatch.setattr(Plan, "changes", failing)
     monkeypatch.setattr(logger.handlers[0], "emit", said.append)
-    payload = {"width": 256, "height": 256, "steps": 3, "prompt": "a cat"}
-    payload["alwayson_scripts"] = {"HiDiffusion": {"args": [{"enabled": True, "native_size": 128}]}}
+    payload = {"width": 128, "height": 128, "steps": 3, "prompt": "a cat"}
+    payload["alwayson_scripts"] = {"HiDiffusion": {"args": [{"enabled": True, "native_size": 64}]}}
     answer = client.post("/sdapi/v1/txt2img", json=payload).json()
     noted = json.loads(answer["info"])["extra_generation_params"]
     assert noted["HiDiffusion refused"].startswith("unexpected: KeyError")
