@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pytest
 from parity import CASES, TOLERANCE, Case, largest_difference
 
-SIZES = [(16, 24), (32, 16), (25, 19), (20, 28)]
+SIZES = [(16, 24), (32, 16), (25, 19), (40, 56)]
 
 CHANGES = [0, 7, 8, 14, 15, 19, 20, 24, 25, 34, 35, 49]
 """Of 50 steps those before and after any preset's T1, T2 and aggressive start."""
