@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from hidiffusion_ext.core import Conflict, Method, Need, Part, Plan, Span
 from hidiffusion_ext.core.methods import METHODS
+from hidiffusion_ext.core.native_first import MAKE_TWO
 from hidiffusion_ext.core.parts.anchor import Anchor
 from hidiffusion_ext.core.parts.damped_guidance import DampedGuidance
 from hidiffusion_ext.core.parts.raunet import POOLED, STRIDED, Pair, RAUNet
@@ -19,8 +20,8 @@ PARTS: dict[str, type[Part]] = {
 }
 """All kinds of parts, by their names."""
 
-IN_A_PASS: list[Method] = list({planned: method for method, planned in METHODS.items()}.values())
-"""A method of each kind in a pass: those that make other passes of a job are another method in them."""
+IN_A_PASS: list[Method] = [method for method in METHODS if method not in MAKE_TWO]
+"""The methods that do something of their own in a pass; those that make two passes of one are HiDiffusion in them."""
 
 NOTES = {*PARTS, STRIDED, POOLED, DISPERSION, ODD} - {RAUNet.name}
 """All that can be noted as done."""

@@ -19,12 +19,11 @@ attention = pytest.importorskip("torch.nn.attention", reason="PyTorch before 2.3
 
 STEPS = 10
 LOOKED_AT = (0, 3, 9)
-
-
 LATENT = (24, 32)
 
 
 def operations(family: Family, timestep: float = 999.0) -> int:
+    """Those of a call, counted by PyTorch."""
     x, context = inputs(LATENT)
     with (
         torch.no_grad(),
@@ -36,6 +35,7 @@ def operations(family: Family, timestep: float = 999.0) -> int:
 
 
 own_operations = lru_cache(operations)
+"""Those of a UNet that nothing is changed in."""
 
 
 def shares(family: Family, options: Options) -> tuple[list[float], list[float]]:
