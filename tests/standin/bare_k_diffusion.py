@@ -16,8 +16,6 @@ def install() -> None:
     """Register a bare `k_diffusion` package and, where missing, an empty `torchvision.transforms`. Idempotent."""
     if "k_diffusion" not in sys.modules:
         spec = importlib.util.find_spec("k_diffusion")
-        if spec is None or spec.submodule_search_locations is None:
-            raise ImportError("install k-diffusion==0.1.1 (pip install --no-deps)")
         package = types.ModuleType("k_diffusion")
         package.__path__ = list(spec.submodule_search_locations)
         package.__spec__ = spec  # find_spec wants one

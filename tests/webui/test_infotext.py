@@ -17,8 +17,7 @@ from hidiffusion_ext.core.options import SETTINGS, plain
 from hidiffusion_ext.webui import infotext
 from modules import scripts
 from modules.infotext_utils import paste_fields, paste_values
-from modules.processing import StableDiffusionProcessingTxt2Img
-from modules.processing_results import create_infotext
+from modules.processing import StableDiffusionProcessingTxt2Img, create_infotext
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 

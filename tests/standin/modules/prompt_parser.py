@@ -12,6 +12,8 @@ from typing import Any
 import torch
 
 ScheduledPromptConditioning = namedtuple("ScheduledPromptConditioning", ["end_at_step", "cond"])
+ComposableScheduledPromptConditioning = namedtuple("ComposableScheduledPromptConditioning", ["schedules", "weight"])
+MulticondLearnedConditioning = namedtuple("MulticondLearnedConditioning", ["shape", "batch"])
 RE_WEIGHT = re.compile(r"^(.*?)(?:\s*:\s*([-+]?(?:\d+\.?\d*|\.\d+)))?\s*$", re.S)
 
 
@@ -21,16 +23,6 @@ class SdConditioning(list):
     def __init__(self, prompts, is_negative_prompt=False, width=None, height=None):
         super().__init__(prompts)
         self.is_negative_prompt, self.width, self.height = is_negative_prompt, width, height
-
-
-class ComposableScheduledPromptConditioning:
-    def __init__(self, schedules, weight=1.0):
-        self.schedules, self.weight = schedules, weight
-
-
-class MulticondLearnedConditioning:
-    def __init__(self, shape, batch):
-        self.shape, self.batch = shape, batch
 
 
 class DictWithShape(dict):
@@ -43,7 +35,7 @@ def get_learned_conditioning(model, prompts, steps, *_) -> list[list[ScheduledPr
     """One schedule (of one entry) per prompt; each prompt keeps its own length."""
 
     def one(prompt):
-        cond = model.get_learned_conditioning(SdConditioning([prompt], width=prompts.width, height=prompts.height))
+        cond = model.get_learned_conditioning(SdConditioning([prompt]))
         return {k: v[0] for k, v in cond.items()} if isinstance(cond, dict) else cond[0]
 
     return [[ScheduledPromptConditioning(steps, one(prompt))] for prompt in prompts]
@@ -53,8 +45,7 @@ def get_multicond_learned_conditioning(model, prompts, steps, *_) -> MulticondLe
     batch = []
     for prompt in prompts:
         parts = [RE_WEIGHT.match(part).groups() for part in re.split(r"\bAND\b", prompt)]
-        texts = SdConditioning([text for text, _ in parts], width=prompts.width, height=prompts.height)
-        schedules = get_learned_conditioning(model, texts, steps)
+        schedules = get_learned_conditioning(model, SdConditioning([text for text, _ in parts]), steps)
         batch.append([ComposableScheduledPromptConditioning(s, float(w or 1)) for s, (_, w) in zip(schedules, parts)])
     return MulticondLearnedConditioning((len(prompts),), batch)
 

@@ -2,65 +2,36 @@
 
 from __future__ import annotations
 
-import inspect
+from collections import namedtuple
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import make_dataclass
 from typing import Any
 
 from modules import errors
 
+_STEPS = ["sampling_step", "total_sampling_steps"]
+CFGDenoiserParams = make_dataclass(
+    "CFGDenoiserParams", ["x", "image_cond", "sigma", *_STEPS, "text_cond", "text_uncond", ("denoiser", Any, None)]
+)
+"""What is about to enter the model: `x [(conds + images), C, H, W]`, `sigma [...]` (a timestep for DDIM)."""
 
-class CFGDenoiserParams:
-    """What is about to enter the model: `x [(conds + images), C, H, W]`, `sigma [...]` (a timestep for DDIM)."""
+CFGDenoisedParams = make_dataclass("CFGDenoisedParams", ["x", *_STEPS, "inner_model"])
+"""What the model gave back, before guidance."""
 
-    def __init__(
-        self, x, image_cond, sigma, sampling_step, total_sampling_steps, text_cond, text_uncond, denoiser=None
-    ):
-        self.x, self.image_cond, self.sigma = x, image_cond, sigma
-        self.sampling_step, self.total_sampling_steps = sampling_step, total_sampling_steps
-        self.text_cond, self.text_uncond, self.denoiser = text_cond, text_uncond, denoiser
+AfterCFGCallbackParams = make_dataclass("AfterCFGCallbackParams", ["x", *_STEPS])
+"""The guided result `x [images, C, H, W]`; assign `x` to change it."""
 
-
-class CFGDenoisedParams:
-    """What the model gave back, before guidance."""
-
-    def __init__(self, x, sampling_step, total_sampling_steps, inner_model):
-        self.x, self.inner_model = x, inner_model
-        self.sampling_step, self.total_sampling_steps = sampling_step, total_sampling_steps
-
-
-class AfterCFGCallbackParams:
-    """The guided result `x [images, C, H, W]`; assign `x` to change it."""
-
-    def __init__(self, x, sampling_step, total_sampling_steps):
-        self.x, self.sampling_step, self.total_sampling_steps = x, sampling_step, total_sampling_steps
-
-
-@dataclass
-class ScriptCallback:
-    script: str
-    callback: Callable[..., Any]
-
+ScriptCallback = namedtuple("ScriptCallback", ["script", "callback"])
 
 callback_map: dict[str, list[ScriptCallback]] = {}
-
-
-def clear_callbacks() -> None:
-    for callbacks in callback_map.values():
-        callbacks.clear()
-
-
-def _caller() -> str:
-    """File that called into this module."""
-    return next((frame.filename for frame in inspect.stack() if frame.filename != __file__), "unknown file")
 
 
 def _category(name: str) -> tuple[Callable[..., None], Callable[..., None]]:
     """What registers a callback of this kind, and what calls all of them."""
     callbacks = callback_map.setdefault(f"callbacks_{name}", [])
 
-    def on(callback: Callable[..., Any], *, name: str | None = None) -> None:
-        callbacks.append(ScriptCallback(_caller(), callback))
+    def on(callback: Callable[..., Any]) -> None:
+        callbacks.append(ScriptCallback(callback.__module__, callback))
 
     def run(*args: Any) -> None:
         for one in list(callbacks):
@@ -75,7 +46,6 @@ def _category(name: str) -> tuple[Callable[..., None], Callable[..., None]]:
 on_app_started, app_started_callback = _category("app_started")
 on_ui_settings, ui_settings_callback = _category("ui_settings")
 on_model_loaded, model_loaded_callback = _category("model_loaded")
-on_script_unloaded, script_unloaded_callback = _category("script_unloaded")
 on_cfg_denoiser, cfg_denoiser_callback = _category("cfg_denoiser")
 on_cfg_denoised, cfg_denoised_callback = _category("cfg_denoised")
 on_cfg_after_cfg, cfg_after_cfg_callback = _category("cfg_after_cfg")

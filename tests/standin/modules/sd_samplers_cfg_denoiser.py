@@ -4,15 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from modules import prompt_parser, sd_samplers_common, shared
-from modules.script_callbacks import (
-    AfterCFGCallbackParams,
-    CFGDenoisedParams,
-    CFGDenoiserParams,
-    cfg_after_cfg_callback,
-    cfg_denoised_callback,
-    cfg_denoiser_callback,
-)
+from modules import prompt_parser, script_callbacks, sd_samplers_common, shared
 from modules.shared import opts, state
 
 
@@ -24,17 +16,13 @@ def _map(function, *conds):
 
 
 class CFGDenoiser(torch.nn.Module):
-    mask_before_denoising = False
-
     def __init__(self, sampler):
         super().__init__()
-        self.model_wrap = self.mask = self.nmask = self.init_latent = self.p = None
+        self.model_wrap = self.p = None
         self.sampler = sampler
         self.steps: int | None = None  # of this pass
         self.total_steps: int | None = None  # evaluations expected
         self.step = 0  # evaluations done
-        self.padded_cond_uncond = False
-        self.cond_scale_miltiplier = 1.0
 
     @property
     def inner_model(self):
@@ -51,9 +39,6 @@ class CFGDenoiser(torch.nn.Module):
         c, uc = self.p.get_conds()
         self.sampler.sampler_extra_args |= {"cond": c, "uncond": uc}
 
-    def _blend(self, latent, sigma):
-        return sd_samplers_common.blended(self.p, latent, self.init_latent, self.mask, self.nmask, self, sigma)
-
     def _pad(self, tensor, uncond):
         """Lengthen the shorter of cond and uncond with the empty prompt's vectors."""
         empty = shared.sd_model.cond_stage_model_empty_prompt
@@ -62,7 +47,6 @@ class CFGDenoiser(torch.nn.Module):
         def longer(c, n):
             return _map(lambda t: torch.cat([t, empty.repeat(t.shape[0], n, 1)], 1) if t.ndim == 3 else t, c)
 
-        self.padded_cond_uncond = missing != 0
         return (longer(tensor, -missing), uncond) if missing < 0 else (tensor, longer(uncond, missing))
 
     def combine_denoised(self, x_out, conds_list, uncond, cond_scale):
@@ -81,31 +65,26 @@ class CFGDenoiser(torch.nn.Module):
             cond, uncond = self.sampler.sampler_extra_args["cond"], self.sampler.sampler_extra_args["uncond"]
         conds_list, tensor = prompt_parser.reconstruct_multicond_batch(cond, self.step)
         uncond = prompt_parser.reconstruct_cond_batch(uncond, self.step)
-        if self.mask_before_denoising and self.mask is not None:
-            x = self._blend(x, sigma)
 
         images = len(conds_list)
         owner = [i for i, parts in enumerate(conds_list) for _ in parts] + list(range(images))  # image of each row
-        params = CFGDenoiserParams(
-            x[owner], image_cond[owner], sigma[owner], state.sampling_step, state.sampling_steps, tensor, uncond, self
+        steps = state.sampling_step, state.sampling_steps
+        params = script_callbacks.CFGDenoiserParams(
+            x[owner], image_cond[owner], sigma[owner], *steps, tensor, uncond, self
         )
-        cfg_denoiser_callback(params)
-        x_in, image_in, sigma_in, tensor, uncond = (
-            params.x,
-            params.image_cond,
-            params.sigma,
-            params.text_cond,
-            params.text_uncond,
-        )
+        script_callbacks.cfg_denoiser_callback(params)
+        x_in, image_in, sigma_in = params.x, params.image_cond, params.sigma
+        tensor, uncond = params.text_cond, params.text_uncond
 
         skip_uncond = opts.skip_early_cond != 0 and self.step / self.total_steps <= opts.skip_early_cond
         due = self.step % 2 or opts.s_min_uncond_all
         if not skip_uncond and due and s_min_uncond > 0 and sigma[0] < s_min_uncond:
             skip_uncond = True
             self.p.extra_generation_params["NGMS"] = s_min_uncond
+            if opts.s_min_uncond_all:
+                self.p.extra_generation_params["NGMS all steps"] = True
         if skip_uncond:
             x_in, sigma_in = x_in[:-images], sigma_in[:-images]
-        self.padded_cond_uncond = False
         if opts.pad_cond_uncond and tensor.shape[1] != uncond.shape[1]:
             tensor, uncond = self._pad(tensor, uncond)
 
@@ -115,10 +94,10 @@ class CFGDenoiser(torch.nn.Module):
 
         def in_parts(c, size: int, offset: int = 0):
             """Rows of `c` in groups of `size`, whose x starts at row `offset`."""
-            count = c.shape[0]
+            parts = [slice(a, min(a + size, c.shape[0])) for a in range(0, c.shape[0], size)]
             return [
-                model(slice(offset + a, offset + min(a + size, count)), _map(lambda t: t[a : a + size], c))  # noqa: B023
-                for a in range(0, count, size)
+                model(slice(offset + part.start, offset + part.stop), _map(lambda t: t[part], c))  # noqa: B023
+                for part in parts
             ]
 
         if skip_uncond or tensor.shape[1] == uncond.shape[1]:
@@ -130,15 +109,12 @@ class CFGDenoiser(torch.nn.Module):
         first = [parts[0][0] for parts in conds_list]
         if skip_uncond:
             x_out = torch.cat([x_out, x_out[first]])
-        cfg_denoised_callback(CFGDenoisedParams(x_out, state.sampling_step, state.sampling_steps, self.inner_model))
+        script_callbacks.cfg_denoised_callback(script_callbacks.CFGDenoisedParams(x_out, *steps, self.inner_model))
 
-        scale = 1.0 if skip_uncond else cond_scale * self.cond_scale_miltiplier
-        denoised = self.combine_denoised(x_out, conds_list, uncond, scale)
-        if not self.mask_before_denoising and self.mask is not None:
-            denoised = self._blend(denoised, sigma)
+        denoised = self.combine_denoised(x_out, conds_list, uncond, 1.0 if skip_uncond else cond_scale)
         self.sampler.last_latent = self.get_pred_x0(x_in[first], x_out[first], sigma)
 
-        after = AfterCFGCallbackParams(denoised, state.sampling_step, state.sampling_steps)
-        cfg_after_cfg_callback(after)
+        after = script_callbacks.AfterCFGCallbackParams(denoised, *steps)
+        script_callbacks.cfg_after_cfg_callback(after)
         self.step += 1
         return after.x

@@ -2,29 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections import namedtuple
 
 import k_diffusion.sampling
+import numpy as np
 import torch
 from scipy import stats
 
-
-@dataclass
-class Scheduler:
-    name: str
-    label: str
-    function: Callable[..., torch.Tensor] | None
-    need_inner_model: bool = False
-    aliases: list[str] = field(default_factory=list)
+Scheduler = namedtuple("Scheduler", ["name", "label", "function", "need_inner_model", "aliases"], defaults=(False, ()))
 
 
-def _of_timesteps(inner_model, timesteps) -> torch.Tensor:
-    return torch.tensor([float(inner_model.t_to_sigma(t)) for t in timesteps] + [0.0])
-
-
-def _ends(inner_model, sigma_min, sigma_max):
-    return inner_model.sigma_to_t(torch.tensor(sigma_max)), inner_model.sigma_to_t(torch.tensor(sigma_min))
+def _even(n, sigma_min, sigma_max, inner_model) -> list[float]:
+    """Sigmas at timesteps that are evenly spaced, both ends among them."""
+    first, last = (inner_model.sigma_to_t(torch.tensor(sigma)) for sigma in (sigma_max, sigma_min))
+    return [float(inner_model.t_to_sigma(t)) for t in torch.linspace(first, last, n)]
 
 
 def uniform(n, sigma_min, sigma_max, inner_model, device):
@@ -32,11 +23,11 @@ def uniform(n, sigma_min, sigma_max, inner_model, device):
 
 
 def sgm_uniform(n, sigma_min, sigma_max, inner_model, device):
-    return _of_timesteps(inner_model, torch.linspace(*_ends(inner_model, sigma_min, sigma_max), n + 1)[:-1])
+    return torch.tensor([*_even(n + 1, sigma_min, sigma_max, inner_model)[:-1], 0.0])
 
 
 def normal(n, sigma_min, sigma_max, inner_model, device):
-    return _of_timesteps(inner_model, torch.linspace(*_ends(inner_model, sigma_min, sigma_max), n))
+    return torch.tensor([*_even(n, sigma_min, sigma_max, inner_model), 0.0])
 
 
 def simple(n, sigma_min, sigma_max, inner_model, device):
@@ -60,13 +51,10 @@ ALIGN_YOUR_STEPS = [14.615, 6.475, 3.861, 2.697, 1.886, 1.396, 0.963, 0.652, 0.3
 
 
 def align_your_steps(n, sigma_min, sigma_max, device):
-    """The optimised sigmas, interpolated in their logarithm; the host keeps them as they are for their own number."""
-    table = torch.tensor(ALIGN_YOUR_STEPS)
-    if n != len(table):
-        at = torch.linspace(0, len(table) - 1, n)
-        low = at.floor().long().clamp(max=len(table) - 2)
-        table = torch.lerp(table.log()[low], table.log()[low + 1], at - low).exp()
-    return torch.cat([table, torch.zeros(1)])
+    """The optimised sigmas, interpolated in their logarithm."""
+    at = np.linspace(0, len(ALIGN_YOUR_STEPS) - 1, n)
+    between = np.exp(np.interp(at, range(len(ALIGN_YOUR_STEPS)), np.log(ALIGN_YOUR_STEPS)))
+    return torch.FloatTensor([*between, 0.0])
 
 
 def beta(n, sigma_min, sigma_max, inner_model, device):

@@ -162,19 +162,9 @@ job = Job()
 
 
 def on_hook(hook: str):
-    """A hook that records itself; `given` are the positional arguments the host puts before the script's own."""
-    before_own = {
-        "postprocess",
-        "postprocess_batch_list",
-        "postprocess_image",
-        "postprocess_maskoverlay",
-        "postprocess_image_after_composite",
-        "post_sample",
-        "on_mask_blend",
-    }
+    """A hook that records itself."""
 
     def call(self, p, *args, **kwargs) -> None:
-        args = args[1:] if hook in before_own else args
         details = {
             "is_hr_pass": p.is_hr_pass,
             "size": [p.width, p.height],
@@ -239,17 +229,10 @@ for hook in (
     "before_process",
     "process",
     "before_process_batch",
-    "after_extra_networks_activate",
     "process_batch",
     "process_before_every_sampling",
     "before_hr",
-    "on_mask_blend",
-    "post_sample",
     "postprocess_batch",
-    "postprocess_batch_list",
-    "postprocess_image",
-    "postprocess_maskoverlay",
-    "postprocess_image_after_composite",
     "postprocess",
 ):
     setattr(Script, hook, on_hook(hook))
