@@ -61,7 +61,7 @@ def _create_tab(tab: str) -> None:
     def create(table: list[tuple]) -> None:
         for name, kind, elem_id, label, made_with in table:
             choices = {"choices": CHOICES[name]} if name in CHOICES else {}
-            components[name] = kind(label=label, elem_id=f"{tab}_{elem_id}", **made_with, **choices)
+            components[name] = kind(label=label, elem_id=f"{tab}_{elem_id}", interactive=True, **made_with, **choices)
             fields.append(PasteField(components[name], label, api=name))
 
     generate = gr.Button("Generate", elem_id=f"{tab}_generate")
@@ -72,7 +72,7 @@ def _create_tab(tab: str) -> None:
             with gr.TabItem("Resize to", id="to", elem_id="img2img_tab_resize_to"):
                 create(SIZE)
             with gr.TabItem("Resize by", id="by", elem_id="img2img_tab_resize_by"):
-                gr.Slider(0.05, 4.0, 1.0, step=0.05, label="Scale", elem_id="img2img_scale")
+                gr.Slider(0.05, 4.0, 1.0, step=0.05, label="Scale", elem_id="img2img_scale", interactive=True)
         gr.Image(type="pil", label="Image", elem_id="img2img_image", image_mode="RGBA")
         create(DENOISE)
     else:
