@@ -9,7 +9,7 @@ import typing
 
 import gradio as gr
 from fastapi import Depends, FastAPI, HTTPException, Request
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, Response
 from fastapi.security import HTTPBasic, HTTPBasicCredentials
 from PIL import Image
 from pydantic import BaseModel, create_model
@@ -50,15 +50,18 @@ def script_name_to_index(name: str, of: list[scripts.Script]) -> int:
     return titles.index(name.lower())
 
 
-async def report_exception(request: Request, e: Exception) -> JSONResponse:
-    return JSONResponse({"error": type(e).__name__, "detail": "", "errors": str(e)}, 500)
+async def report_exception(request: Request, call_next) -> Response:
+    try:
+        return await call_next(request)
+    except Exception as e:
+        return JSONResponse({"error": type(e).__name__, "detail": "", "errors": str(e)}, 500)
 
 
 class Api:
     def __init__(self, app: FastAPI):
         self.credentials = dict(pair.split(":") for pair in (shared.cmd_opts.api_auth or "").split(",") if pair)
         protected = [Depends(self.auth)] if self.credentials else []
-        app.add_exception_handler(Exception, report_exception)
+        app.middleware("http")(report_exception)
         app.post("/sdapi/v1/txt2img", dependencies=protected)(self.text2imgapi)
         app.post("/sdapi/v1/img2img", dependencies=protected)(self.img2imgapi)
         app.post("/sdapi/v1/interrupt", dependencies=protected)(self.interruptapi)
