@@ -84,14 +84,14 @@ def test_a_job_is_as_fast_as_its_passes_together() -> None:
     assert speed_up(slow, fast) == 80 / 50
 
 
-README = Path(__file__).parents[2] / "README.md"
+ROOT = Path(__file__).parents[2]
 MODELS = {"SD1.5": (SD15, 512), "SD2.1 (768)": (SD21, 768), "SDXL": (SDXL, 1024)}
-"""What the table in the README calls them: (shape, native size)."""
+"""What the tables of work call them: (shape, native size)."""
 
 
-def rows_of_the_readme() -> list[tuple[str, str, str, str]]:
+def rows_of(document: Path) -> list[tuple[str, str, str, str]]:
     """(model, sizes, what happens, how many times less work)"""
-    table = README.read_text(encoding="utf-8").partition("| less work |")[2].partition("\n\n")[0]
+    table = document.read_text(encoding="utf-8").partition("| less work |")[2].partition("\n\n")[0]
     rows, model = [], ""
     for line in table.splitlines()[2:]:
         name, sizes, happens, less = (cell.strip() for cell in line.strip("|").split("|"))
@@ -100,12 +100,13 @@ def rows_of_the_readme() -> list[tuple[str, str, str, str]]:
     return rows
 
 
-def test_the_table_in_the_readme_is_what_is_counted() -> None:
+def test_the_tables_of_work_are_what_is_counted() -> None:
     with torch.device("meta"):
         maps = {name: map_unet(ldm_unet(shape)) for name, (shape, _) in MODELS.items()}
-    rows = rows_of_the_readme()
-    assert {model for model, *_ in rows} == MODELS.keys()
-    for model, sizes, happens, less in rows:
+    first, every = rows_of(ROOT / "README.md"), rows_of(ROOT / "docs/performance.md")
+    assert first
+    assert {model for model, *_ in every} == MODELS.keys()
+    for model, sizes, happens, less in first + every:
         found = []
         for width, height in re.findall(r"(\d+)x(\d+)", sizes):
             plan = make_plan(Options(native_size=MODELS[model][1]), maps[model], (int(height) // 8, int(width) // 8))
