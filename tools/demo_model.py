@@ -145,6 +145,7 @@ class DemoModel:
         *,
         begin: torch.Tensor | None = None,
         strength: float = 1.0,
+        until: Callable[[Schedule], int] | None = None,
         patch: Patch = untouched,
         steps: int = 20,
         spacing: Spacing = evenly_spaced,
@@ -159,6 +160,7 @@ class DemoModel:
             begin: Clean latents [B, 4, h, w] to go on from, as in img2img or a hires pass; None for pure noise.
             strength: With `begin`, the share of the training timesteps that its noise stands for. The pass then takes
                 `int(strength * steps) + 1` steps, as AUTOMATIC1111's WebUI does.
+            until: How many steps of the pass are made; the last one's clean estimate is the result. None: all.
             patch: What is done to the UNet.
             steps: Steps of a whole pass.
             spacing: Where its timesteps are.
@@ -173,6 +175,9 @@ class DemoModel:
         if begin is not None:
             steps = int(strength * steps) + 1
         timesteps = [float(round(t)) for t in spacing(steps, 999 * strength)]
+        if until:
+            steps = until(Schedule(timesteps))
+            timesteps = timesteps[:steps]
         if begin is not None:
             alpha = float(self.alphas[int(timesteps[0])])
             x = alpha**0.5 * begin + (1 - alpha) ** 0.5 * x
@@ -187,12 +192,18 @@ class DemoModel:
             changes = patched.plan.changes(patched.run, first) if patched else []
             for step in progress(range(steps)):
                 t = torch.full((2 * len(x),), timesteps[step])
-                wanted, unwanted = self.unet(torch.cat([x, x]), t, context=context).chunk(2)
-                v = unwanted + guidance * (wanted - unwanted)
+                unguided = patched.plan.leaving_unguided(patched.run.schedule, timesteps[step]) if patched else []
+                if not patched or not unguided:
+                    wanted, unwanted = self.unet(torch.cat([x, x]), t, context=context).chunk(2)
+                    v = unwanted + guidance * (wanted - unwanted)
+                else:
+                    v = unwanted = self.unet(x, t[: len(x)], context=context[: len(x)])
+                    for part in unguided:
+                        patched.run.did(part.name)
                 alpha = float(self.alphas[int(timesteps[step])])
                 previous = float(self.alphas[int(timesteps[step + 1])]) if step + 1 < steps else 1.0
                 clean = alpha**0.5 * x - (1 - alpha) ** 0.5 * v
-                for change in changes:
+                for change in () if unguided else changes:
                     uncond = alpha**0.5 * x - (1 - alpha) ** 0.5 * unwanted
                     clean = change(Evaluation(clean, uncond, partial(again, x, t, alpha)))
                 noise = (x - alpha**0.5 * clean) / (1 - alpha) ** 0.5

@@ -51,7 +51,8 @@ def _watch_calls(stack: ExitStack, unet: nn.Module, plan: Plan, run: Run) -> Non
     ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
         x, timesteps = args[0], args[1] if len(args) > 1 else kwargs["timesteps"]
         planned = tuple(x.shape[2:]) == plan.latent
-        run.read(x, timesteps, planned=planned)
+        shown = [value for value in (*args[2:], *kwargs.values()) if isinstance(value, torch.Tensor)]
+        run.read(x, timesteps, [value for value in shown if value is not timesteps], planned=planned)
         run.done.note_call(run.timestep, planned=planned)
         run.sizes = plan.sizes(lambda span: run.schedule.inside(span, run.timestep)) if planned else None
         if run.sizes is None or not run.sizes.changed or not kwargs.get("control"):

@@ -70,7 +70,8 @@ def count(plan: Plan, schedule: Schedule) -> Cost:
             return _multiplications(plan, sizes, factors)
 
         again = any(part.evaluates_again(plan, schedule, step) for part in plan.parts)
-        return evaluation(base=False) + (evaluation(base=True) / 2 if again else 0.0)
+        rows = evaluation(base=False) / (2 if any(map(inside, plan.unguided_by)) else 1)
+        return rows + (evaluation(base=True) / 2 if again else 0.0)
 
     return Cost(one, tuple(at(step, inside) / one for step, inside in enumerate(plan.phases(schedule))))
 
@@ -87,7 +88,8 @@ def _multiplications(plan: Plan, sizes: FeatureSizes, factors: Mapping[str, floa
             convs[block.up] = math.prod(size_after) * block.channels
         total += sum(KERNEL * block.channels * work * factors.get(name, 1.0) for name, work in convs.items())
         for name in block.attentions:
-            total += cells * TRANSFORMER * block.channels**2
+            transformer = name.rpartition(".")[0]
+            total += cells * TRANSFORMER * block.channels**2 * factors.get(transformer, 1.0)
             total += 2 * cells**2 * block.channels * factors.get(name, 1.0)
     return total
 

@@ -20,6 +20,7 @@ class Done:
     Attributes:
         least: For what was done, in the words of the part that did it, the least noise at which it was, as the UNet's
             timestep.
+        most: Likewise, the most noise at which it was.
         called: The noise of the UNet's calls at the planned size, in the same units.
         met: Whether any call so far was of the planned size; None before the first call.
         cut_short: Whether the pass was ended before its end, so that what is missing may have been to come.
@@ -29,6 +30,7 @@ class Done:
 
     def __init__(self) -> None:
         self.least: dict[str, float] = {}
+        self.most: dict[str, float] = {}
         self.called = set[float]()
         self.met: bool | None = None
         self.left_out = set[str]()
@@ -37,6 +39,7 @@ class Done:
     def note(self, what: str, timestep: float) -> None:
         """Something was done in a call of the UNet."""
         self.least[what] = min(timestep, self.least.get(what, math.inf))
+        self.most[what] = max(timestep, self.most.get(what, -math.inf))
 
     def note_call(self, timestep: float, *, planned: bool) -> None:
         """The UNet is called, at the planned size or at another."""

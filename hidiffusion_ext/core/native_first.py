@@ -10,6 +10,7 @@ import math
 
 from .options import Method
 from .plan import is_large
+from .schedule import Schedule
 from .sizes import CELL, resized
 
 MAKE_TWO = {Method.AUTO, Method.NATIVE_FIRST}
@@ -20,7 +21,9 @@ FAR_SIDES = 3
 of one pass are less true there than enlarged native ones, a second pass's truer (docs/quality.md)."""
 
 RESTART_NOISE = 0.54
-"""The noise's share of the variance where the second pass begins: a sigma of 1.08."""
+RESTART_SIGMA = (RESTART_NOISE / (1 - RESTART_NOISE)) ** 0.5
+"""The noise where the second pass begins: its share of the variance, and its standard deviation over the signal's,
+1.08."""
 
 RESTART_STEPS = 0.3
 """The steps of the second pass for each step of the first: 15 for 50 (arXiv 2410.18410)."""
@@ -54,6 +57,22 @@ def first_size(width: int, height: int, native: int) -> tuple[int, int]:
     """
     down, across = resized((height, width), (native / CELL) ** 2, tolerance=0.005)
     return across * CELL, down * CELL
+
+
+def steps_needed(schedule: Schedule, restart: float, enlargement: float) -> int:
+    """How many of the first pass's steps count: those with at least the noise that the second pass puts back.
+
+    In cells `enlargement` times as long that is a sigma as many times smaller, as noise averages out. What comes after
+    is drawn anew, so the last of these steps goes to its clean estimate (as arXiv 2503.02537 does).
+
+    Args:
+        schedule: The first pass's.
+        restart: The sigma that the second pass begins with; more than the method's own counts as that.
+        enlargement: How many times longer the second pass's sides are.
+    """
+    least = min(restart, RESTART_SIGMA) / enlargement
+    needed = sum(schedule.levels.sigma(timestep) >= least for timestep in schedule.timesteps)
+    return min(schedule.steps, max(needed, LEAST_STEPS))
 
 
 def second_steps(steps: int) -> int:

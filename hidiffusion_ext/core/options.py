@@ -45,6 +45,20 @@ class Preset(Choice):
     TURBO = "Turbo"
 
 
+class FasterSecondPass(Choice):
+    """What is left out of passes over a picture. The numbers are in the parts."""
+
+    ON = "On"
+    OFF = "Off"
+    SHORT = "Short first pass"
+    INTERVAL = "No guidance at the end"
+    DEEP_CACHE = "DeepCache"
+
+    def has(self, piece: FasterSecondPass) -> bool:
+        """Whether a piece is asked for, by itself or with all others."""
+        return self in (FasterSecondPass.ON, piece)
+
+
 class Passes(Choice):
     """Which sampling passes of a job are patched."""
 
@@ -256,6 +270,14 @@ class Options:
         minimum=0.0,
         maximum=1.0,
         step=0.1,
+        advanced=True,
+    )
+
+    faster_second_pass: FasterSecondPass = _option(
+        FasterSecondPass.ON,
+        "Faster second pass",
+        "Hires pass, img2img and Relay: leaves out work that no longer changes the picture. Off: slower, as other "
+        "extensions' hires passes are. The others: only that part of it.",
         advanced=True,
     )
 

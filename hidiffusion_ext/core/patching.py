@@ -1,10 +1,12 @@
 """The reversible primitives. Each is entered on an ExitStack and leaves the module as it found it.
 
-A module's hook dicts and attributes are the only things changed: no forward, class, parameter or buffer is replaced.
+A module's hook dicts and attributes are the only things changed: no class, parameter or buffer is replaced, and a
+forward only where a part leaves the module's work out.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from typing import Any
@@ -40,6 +42,19 @@ def change_output(stack: ExitStack, module: nn.Module, change: Callable[[torch.T
 
     handle = module.register_forward_hook(hook)
     stack.callback(handle.remove)
+
+
+def around_forward(stack: ExitStack, module: nn.Module, wrapper: Callable[..., Any]) -> None:
+    """Makes each forward of a module `wrapper(forward, *args, **kwargs)`, which need not call it.
+
+    For what no hook can do: leave a module's work out.
+    """
+    own, forward = vars(module).get("forward"), module.forward
+    vars(module)["forward"] = functools.partial(wrapper, forward)
+    if own is None:
+        stack.callback(vars(module).pop, "forward")
+    else:
+        stack.callback(vars(module).update, forward=own)
 
 
 def swap_attributes(stack: ExitStack, module: nn.Module, attributes: Callable[[], Mapping[str, Any]]) -> None:

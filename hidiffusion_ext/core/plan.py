@@ -151,10 +151,11 @@ class Plan:
     def lesser(self) -> list[Plan]:
         """What to go on with when a call of the UNet fails with the plan, and with the first of them, and so on.
 
-        Neighbours that stumble are most often those that expect something of feature maps' sizes.
+        Neighbours that stumble are most often those that expect every layer to be called, or something of feature maps'
+        sizes.
         """
         plans: list[Plan] = [self]
-        while changing := plans[-1].needing(Need.RESIZING):
+        while changing := [*plans[-1].needing(Need.LAYERS), *plans[-1].needing(Need.RESIZING)]:
             first = changing[0]
             plans.append(plans[-1].with_parts(part.lesser() if part is first else part for part in plans[-1].parts))
         return [plan for plan in plans[1:] if plan.parts]
@@ -182,7 +183,17 @@ class Plan:
 
     def guided(self, schedule: Schedule, span: Span) -> list[int]:
         """The steps of a span that are guided."""
-        return [step for step in schedule.steps_inside(span) if step not in self.unguided]
+        own = {step for part in self.unguided_by for step in schedule.steps_inside(part)}
+        return [step for step in schedule.steps_inside(span) if step not in self.unguided | own]
+
+    @property
+    def unguided_by(self) -> list[Span]:
+        """When its own parts leave the pass without guidance."""
+        return [span for part in self.parts if (span := part.unguided())]
+
+    def leaving_unguided(self, schedule: Schedule, timestep: float) -> list[Part]:
+        """The parts that leave a call of the UNet without guidance."""
+        return [part for part in self.parts if (span := part.unguided()) and schedule.inside(span, timestep)]
 
     def due(self, schedule: Schedule) -> bool:
         """Whether anything is done in a pass with this schedule."""

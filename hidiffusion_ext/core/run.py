@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, cast
 
@@ -14,8 +14,9 @@ from .parts.part import Part
 from .schedule import Schedule, Span
 from .sizes import FeatureSizes
 
-Read = Callable[[torch.Tensor], "torch.Tensor | None"]
-"""(what the UNet is called with [B, C, H, W]) -> a number for each row [B], if there is one to tell"""
+Read = Callable[[torch.Tensor, Sequence[torch.Tensor]], "torch.Tensor | None"]
+"""(what the UNet is called with [B, C, H, W], what it is shown beside it) -> a number for each row [B], if there is one
+to tell; single precision holds it"""
 
 
 class Reading:
@@ -91,20 +92,23 @@ class Run:
         stack.callback(self._readings.remove, reading)
         return reading
 
-    def read(self, x: torch.Tensor, timesteps: torch.Tensor, *, planned: bool) -> None:
+    def read(
+        self, x: torch.Tensor, timesteps: torch.Tensor, shown: Sequence[torch.Tensor] = (), *, planned: bool
+    ) -> None:
         """Reads all that has to be known of a call's numbers at once, as that waits until the device is done with what
         it has to do.
 
         Args:
             x: What the UNet is called with, [B, C, H, W].
             timesteps: Its noise, one number or [B].
+            shown: What else it is called with: texts and the like.
             planned: Whether the call is of the planned size.
         """
         wanted = [timesteps.float().reshape(-1).expand(len(x))]
         told: list[Reading] = []
         for reading in self._readings:
             reading.values = None
-            if planned and (found := reading.read(x)) is not None:
+            if planned and (found := reading.read(x, shown)) is not None:
                 wanted.append(found)
                 told.append(reading)
         read: list[list[float]] = cast(Any, torch.stack(wanted)).tolist()

@@ -91,6 +91,11 @@ class NoiseLevels:
         return self._timesteps[-1]
 
 
+def below(sigma: float, levels: NoiseLevels) -> Span:
+    """The end of a pass, from a sigma on."""
+    return Span(1 - levels.left(levels.at_sigma(sigma)), 1)
+
+
 def _stable_diffusion_sigmas() -> list[float]:
     """Betas whose roots rise evenly from 0.00085 ** 0.5 to 0.012 ** 0.5 (the models' own configuration)."""
     first, last = 0.00085**0.5, 0.012**0.5
@@ -135,6 +140,10 @@ class Schedule:
         distance = (self.timesteps[0] - self.timesteps[-1]) / (self.steps - 1)
         return int((self.levels.most - self.timesteps[0] + self.levels.tolerance) / distance)
 
+    def first(self, steps: int) -> Schedule:
+        """The first steps of it."""
+        return Schedule(self.timesteps[:steps], self.levels)
+
     def step(self, timestep: float) -> int:
         """The step, 0 to `steps - 1`, whose noise level is nearest to the timestep: for what moves with the steps."""
         return bisect_left(self._rising, -timestep)
@@ -150,6 +159,10 @@ class Schedule:
     def inside(self, span: Span, timestep: float) -> bool:
         """Whether a call of the UNet at that timestep is in the span."""
         return self._limit(span.end) < timestep <= self._limit(span.start)
+
+    def begins(self, span: Span) -> float:
+        """The timestep from which on a span lasts, clear of those of the pass."""
+        return self._limit(span.start)
 
     def steps_inside(self, span: Span) -> range:
         """The steps of the pass that are in the span."""

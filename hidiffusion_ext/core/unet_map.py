@@ -108,6 +108,12 @@ class UNetMap:
         return sum(down <= index for down in self.downs)
 
     @property
+    def deep_blocks(self) -> tuple[Block, ...]:
+        """The blocks below the finest level, in the order they run: from its downsampler to the upsampler back."""
+        first = self.downs[0]
+        return *self.inputs[first:], self.middle, *self.outputs[: self.partner(first) + 1]
+
+    @property
     def finest_attentions(self) -> tuple[SelfAttention, ...]:
         """The self-attentions of the finest level that has any, in the order they run."""
         finest = min(self.level(i) for i, block in enumerate(self.inputs) if block.attentions)

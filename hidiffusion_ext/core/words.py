@@ -68,6 +68,15 @@ class Telling:
         steps = sorted({self._end(part, what, span, self.schedule) for what, span in works} - {0})
         return [f"{self._about}step {step}" for step in steps]
 
+    def begins(self, part: Part, span: Span) -> str:
+        """The first step of a part; empty if it is not in the pass, or was not done in it."""
+        assert self.schedule is not None
+        if self.done is None:
+            steps = self.schedule.steps_inside(span)
+            return f"{self._about}step {steps[0] + 1}" if steps else ""
+        most = self.done.most.get(part.name)
+        return "" if most is None else f"step {self.done.step(self.schedule, most)}"
+
     def whole(self, part: Part, words: str) -> str:
         """The words for a part that works for the whole pass, on guidance in all guided steps; with its end, if that is
         not the pass's.
@@ -95,8 +104,8 @@ class Telling:
             return NOT_GUIDED
         if done.cut_short:
             return ""
-        most = max(done.called, default=-math.inf)
-        return part.not_met if any(schedule.inside(span, most) for span in part.spans) else LESS_NOISE
+        met = any(schedule.inside(span, called) for span in part.spans for called in done.called)
+        return part.not_met if met else LESS_NOISE
 
     def _end(self, part: Part, what: str, span: Span, schedule: Schedule) -> int:
         """The step after which something is over; 0 if it is not in the pass, or was not done in it."""

@@ -78,6 +78,21 @@ def _resizes_features(everything: Everything) -> bool:
     return any(RESIZING & {*code.co_names} for code in codes if code is not None)
 
 
+def _works_in_layers(everything: Everything) -> bool:
+    """Functions that are called between or in blocks (the Forge family: FreeU), hooks on layers, and forwards of others
+    in them, which may count how often they are called. HyperTile's stay on attentions for ever and count nothing.
+    """
+    kinds = ("input_block_patch", "input_block_patch_after_skip", "middle_patch", "output_block_patch")
+    modifiers = (everything.transformer_options.get(name) for name in ("block_modifiers", "block_inner_modifiers"))
+    if everything.functions(*kinds) or any(modifiers):
+        return True
+    layers = [everything.unet.get_submodule(name) for block in everything.unet_map.deep_blocks for name in block.layers]
+    if any(layer._forward_hooks or layer._forward_pre_hooks for layer in layers):
+        return True
+    inside = (module for layer in layers for module in layer.modules())
+    return any("forward" in vars(module) and not hasattr(module, HYPERTILE) for module in inside)
+
+
 def _adds_to_tokens(everything: Everything) -> bool:
     """ControlLLLite, in whichever attentions: its picture of a feature map is made once per pass, in one size."""
     functions = everything.functions("attn1_patch", "attn2_patch")
@@ -206,16 +221,16 @@ def _is_another_module(site: SelfAttention) -> bool:
 
 LLLITE_IN_USE = "a ControlLLLite model is in use"
 
-RELIED_ON = frozenset({Need.INPUT, Need.FEATURES})
-"""Held by who relies on the sizes of feature maps."""
+RELIED_ON = frozenset({Need.INPUT, Need.FEATURES, Need.LAYERS})
+"""Held by who relies on the sizes of feature maps, and works on them in every call."""
 
 IN_FEATURES: dict[str, tuple[frozenset[Need], Callable[[Everything], bool]]] = {
     "a ControlNet is at work, whose picture has one size": (
-        frozenset({Need.INPUT}),
+        frozenset({Need.INPUT, Need.LAYERS}),
         lambda found: is_controlled(found.unet),
     ),
-    "Deep Shrink (Kohya HRFix) is on": (frozenset({Need.RESIZING}), _shrinks_features),
-    "another extension resizes features, too": (frozenset({Need.RESIZING}), _resizes_features),
+    "Deep Shrink (Kohya HRFix) is on": (frozenset({Need.RESIZING, Need.LAYERS}), _shrinks_features),
+    "another extension resizes features, too": (frozenset({Need.RESIZING, Need.LAYERS}), _resizes_features),
     LLLITE_IN_USE: (RELIED_ON, _adds_to_tokens),
     "an IP-Adapter has an effective region mask": (RELIED_ON, _masks_regions),
     "another extension reads self-attention in the middle block": (RELIED_ON, _reads_the_middle),
@@ -223,6 +238,7 @@ IN_FEATURES: dict[str, tuple[frozenset[Need], Callable[[Everything], bool]]] = {
         frozenset({Need.DOWNSAMPLERS}),
         _runs_beside_downsamplers,
     ),
+    "another extension works in the UNet's layers": (frozenset({Need.LAYERS}), _works_in_layers),
     "another extension pads convolutions in its own way": (frozenset({Need.CONVOLUTIONS}), _pads_in_its_own_way),
 }
 """What the user is told -> what is held, and how it is recognised; of several the first is told."""

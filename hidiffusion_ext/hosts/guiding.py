@@ -11,6 +11,9 @@ from modules import shared
 from ..core import Conflict, Need, Schedule
 from .model import forge_patcher
 
+CHANGE_GUIDANCE = ("sampler_cfg_function", "sampler_pre_cfg_function", "sampler_post_cfg_function")
+"""The Forge family's options of a UNet for functions of others that take part in guidance."""
+
 
 @dataclass(frozen=True)
 class SamplerKind:
@@ -65,10 +68,36 @@ def conflicts(p: Any, sampler: SamplerKind, *, hires: bool) -> list[Conflict]:
     if sampler.from_uncond:
         reason = "CFG++ goes on from the negative prompt as it was evaluated first"
         found.append(Conflict(reason, frozenset({Need.UNCONDITIONAL})))
+    if reason := _guided_otherwise(p):
+        found.append(Conflict(reason, frozenset({Need.INTERVAL})))
     if sampler.over_noise:
         reason = "this sampling method works with noise instead of clean estimates"
         found.append(Conflict(reason, frozenset({Need.CLEAN})))
     return found
+
+
+def _guided_otherwise(p: Any) -> str:
+    """Why steps cannot be left without guidance; empty if they can."""
+    if _least_noise(p) > 0:
+        return "Negative Guidance minimum sigma is set"
+    if getattr(p.sd_model, "cond_stage_key", "") == "edit":
+        return "InstructPix2Pix is guided by a picture, too"
+    options = getattr(forge_patcher(p.sd_model), "model_options", {})
+    denoiser = getattr(getattr(p, "sampler", None), "model_wrap_cfg", None)
+    if any(options.get(name) for name in CHANGE_GUIDANCE) or "combine_denoised" in getattr(denoiser, "__dict__", {}):
+        return "another extension changes guidance"
+    return ""
+
+
+def compares_timesteps(p: Any, sampler: SamplerKind) -> bool:
+    """Whether a denoiser compares timesteps with levels that are meant to be sigmas (A1111's for DDIM and its kin)."""
+    return sampler.over_noise and forge_patcher(p.sd_model) is None
+
+
+def _least_noise(p: Any) -> float:
+    """The level below which the host leaves out guidance in every other step, or in all."""
+    least = getattr(p, "s_min_uncond", None)
+    return (getattr(shared.opts, "s_min_uncond", 0) if least is None else least) or 0
 
 
 def unguided_steps(p: Any, sampler: SamplerKind, schedule: Schedule) -> frozenset[int]:
@@ -79,10 +108,9 @@ def unguided_steps(p: Any, sampler: SamplerKind, schedule: Schedule) -> frozense
         sampler, schedule: Of the pass.
     """
     early = getattr(shared.opts, "skip_early_cond", 0) or 0
-    least = getattr(p, "s_min_uncond", None)
-    least = (getattr(shared.opts, "s_min_uncond", 0) if least is None else least) or 0
+    least = _least_noise(p)
     whole = getattr(shared.opts, "s_min_uncond_all", False)
-    in_timesteps = sampler.over_noise and forge_patcher(p.sd_model) is None  # A1111's DDIM compares these with a sigma
+    in_timesteps = compares_timesteps(p, sampler)
 
     def is_left_out(step: int) -> bool:
         evaluation, timestep = step * sampler.a_step, schedule.timesteps[step]

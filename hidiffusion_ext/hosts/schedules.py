@@ -18,6 +18,9 @@ from ..core.schedule import DISCRETE
 from ..core.sizes import CELL, Size
 from .model import forge_patcher
 
+NOISE = ("sigmas", "sigma_sched", "timesteps")
+"""The arguments of sampling functions that hold the noise of each step."""
+
 
 class NothingSampled(Refused):
     """The sampler makes no step in a pass; the message is one sentence for the user."""
@@ -41,7 +44,7 @@ def pass_schedule(sampler: Any, arguments: dict[str, Any], levels: NoiseLevels |
         NothingSampled: if there is no step.
     """
     if "timesteps" in arguments:
-        is_unipc = "is_img2img" in inspect.signature(sampler.func).parameters
+        is_unipc = _is_unipc(sampler)
         timesteps = arguments["timesteps"].flip(0).tolist()[: None if is_unipc else -1]
         if not timesteps:
             raise NothingSampled
@@ -61,6 +64,26 @@ def pass_schedule(sampler: Any, arguments: dict[str, Any], levels: NoiseLevels |
         sigmas = torch.linspace(first, last, int(steps)).exp()
     of_training, timesteps_of = _noise(sampler.model_wrap)
     return Schedule(timesteps_of(sigmas.to(of_training)).tolist(), levels or noise_levels(sampler))
+
+
+def can_be_cut(sampler: Any, arguments: dict[str, Any]) -> bool:
+    """Whether a pass with these arguments of `pass_schedule` can be cut short: not UniPC's, nor of samplers that choose
+    their own steps.
+    """
+    return any(name in arguments for name in NOISE) and not ("timesteps" in arguments and _is_unipc(sampler))
+
+
+def cut_short(arguments: dict[str, Any], steps: int) -> dict[str, Any]:
+    """The arguments for the first steps of a pass, the last of them to where the pass ends."""
+
+    def cut(name: str, noise: torch.Tensor) -> torch.Tensor:
+        return torch.cat([noise[:1], noise[-steps:]] if name == "timesteps" else [noise[:steps], noise[-1:]])
+
+    return {name: cut(name, value) if name in NOISE else value for name, value in arguments.items()}
+
+
+def _is_unipc(sampler: Any) -> bool:
+    return "is_img2img" in inspect.signature(sampler.func).parameters
 
 
 def noise_levels(sampler: Any) -> NoiseLevels:

@@ -2,6 +2,7 @@
 
     HiDiffusion: "RAU-Net until step 8 of 20, MSW-MSA"     what was active in the first (or only) pass
     HiDiffusion native first: "512x512, then ..."          the passes, where Native first made two of one
+    HiDiffusion first pass: "16 of 20 steps"               where the first pass was not made to its end
     HiDiffusion hires: ...                                 what was active in the hires pass
     HiDiffusion refused: ...                               why nothing could be done, or no more from a step on
     HiDiffusion T1: 0.5                                    every setting that was not at its default
@@ -21,13 +22,14 @@ from ..core.options import SETTINGS, OptionError, Options, Setting, plain
 FIRST_PASS = "HiDiffusion"
 HIRES_PASS = "HiDiffusion hires"
 NATIVE_FIRST = "HiDiffusion native first"
+FIRST_STEPS = "HiDiffusion first pass"
 REFUSED = "HiDiffusion refused"
 VERSION = "HiDiffusion version"
 
 SETTING_KEYS = {name: f"HiDiffusion {setting.key}" for name, setting in SETTINGS.items() if name != "enabled"}
 """Setting name -> infotext key; that HiDiffusion was enabled is told by `WHAT_WAS_DONE`."""
 
-WHAT_WAS_DONE = [NATIVE_FIRST, FIRST_PASS, HIRES_PASS]
+WHAT_WAS_DONE = [NATIVE_FIRST, FIRST_STEPS, FIRST_PASS, HIRES_PASS]
 """The keys of which each says that HiDiffusion was enabled."""
 
 ALL_KEYS = [*WHAT_WAS_DONE, REFUSED, *SETTING_KEYS.values(), VERSION]
@@ -55,6 +57,13 @@ def write_native_first(params: dict[str, Any], options: Options, passes: str) ->
     """Notes which passes Native first made of a job's one, whatever is active in them; none: nothing is noted."""
     if passes:
         _write(params, NATIVE_FIRST, options, passes)
+
+
+def write_steps(params: dict[str, Any], options: Options, made: int, steps: int) -> int:
+    """Notes how many steps of the first pass are made, if not all; returns that number."""
+    if made < steps:
+        _write(params, FIRST_STEPS, options, f"{made} of {steps} steps")
+    return made
 
 
 def _write(params: dict[str, Any], key: str, options: Options, text: str) -> None:

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from types import SimpleNamespace
 from typing import Any
@@ -25,6 +27,7 @@ from ..core.native_first import MAKE_TWO
 from ..core.options import SETTINGS, Setting, quoted
 from ..core.sizes import CELL
 from ..hosts.asking import Asking
+from ..hosts.first_pass import is_shortened, needed_steps
 from ..hosts.native_first import InOnePass, arrangement
 from ..hosts.schedules import NothingSampled, hires_latent, hires_steps, in_hires_pass
 from .plan_view import PlannedPass, view
@@ -149,7 +152,7 @@ def _answer(query: Mapping[str, str]) -> dict[str, Any]:
         pass
     if at_once and not job.enable_hr:
         return view(job, options, [at_once], advice=advice)
-    return view(job, options, _two_passes(job), at_once)
+    return view(job, options, _two_passes(job, options), at_once)
 
 
 def _img2img_pass(job: Any) -> PlannedPass:
@@ -159,12 +162,15 @@ def _img2img_pass(job: Any) -> PlannedPass:
     return _pass("Picture", job, *size, *sd_samplers_common.setup_img2img_steps(job))
 
 
-def _two_passes(job: Any) -> list[PlannedPass]:
+def _two_passes(job: Any, options: Options) -> list[PlannedPass]:
     """The passes of a job with hires fix, in the sizes and steps that the host will give them."""
     processing.StableDiffusionProcessingTxt2Img.calculate_target_resolution(job)
     first = _pass("First pass", job, job.width, job.height, job.steps)
     second = in_hires_pass(job)
     height, width = (side * CELL for side in hires_latent(job))
+    with suppress(Refused):  # said in the view
+        if first.schedule and is_shortened(job, options):
+            first = replace(first, schedule=first.schedule.first(needed_steps(job)(first.schedule)))
     return [first, _pass("Hires pass", second, width, height, *hires_steps(second))]
 
 

@@ -2,32 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import torch
 
 from modules import scripts
 
-from ..core import Done, Method, OptionError, Options, Plan, Refused, Run, Schedule, hidiffusion
+from ..core import Method, OptionError, Options, Refused, Schedule
 from ..core.native_first import MAKE_TWO
 from ..core.options import SETTINGS, is_off
 from ..core.sizes import CELL, Size
 from ..core.words import describe
 from ..hosts.asking import keep_noise_levels
-from ..hosts.compiled import eagerly
-from ..hosts.fallback import falling_back
-from ..hosts.guidance import changed_guidance
+from ..hosts.first_pass import is_shortened, needed_steps
 from ..hosts.model import find_model, is_controlled
-from ..hosts.native_first import InOnePass, arrange, arranged_text, arrangement, ended_early, take_back
+from ..hosts.native_first import (
+    InOnePass,
+    arrange,
+    arranged_text,
+    arrangement,
+    ended_early,
+    take_back,
+)
 from ..hosts.passes import plan_pass
 from ..hosts.sampling import around_next_pass
 from ..hosts.schedules import hires_latent
 from . import infotext
-from .account import Account
-from .log import NOT_YOURS, logger, telling
+from .log import NOT_YOURS, logger
 from .panel import InputAccordion, build_panel
+from .patched_pass import PatchedPass, unclosed
 
 TOO_OLD = "this WebUI is too old for it; AUTOMATIC1111's is new enough from version 1.10 on"
 AFTER_CONTROLNET = (
@@ -125,67 +130,12 @@ class HiDiffusionScript(scripts.Script):
         if options is None:
             return
         keep_noise_levels(p.sd_model)
-        latent: Size = tuple(kwargs["x"].shape[-2:])
         hires = getattr(p, "is_hr_pass", False)
         infotext.write_native_first(p.extra_generation_params, options, arranged_text(p))
         if not hires:
             infotext.clear(p.extra_generation_params, hires=True)  # expected so far; true once it starts
-        began, done, family = False, Done(), None
-
-        @contextmanager
-        def patched(schedule: Schedule) -> Generator[None, None, None]:
-            """Around the pass, and anew around its rest when the host takes another model (refiner)."""
-            nonlocal began, done, family
-            model, plan = plan_pass(p, options, latent, hires=hires, schedule=schedule)
-            if family is not None and plan.unet.family is not family:
-                done = Done()  # the parts of another family's plan mean other places
-            family = plan.unet.family
-            due, text = plan.due(schedule), describe(plan, schedule)
-            if plan.left_out and not due:
-                raise Refused(text)
-            if not began:
-                infotext.write_active(p.extra_generation_params, options, text if due else "", hires=hires)
-            about = f"{plan.unet.family.value}, {plan.latent[1] * CELL}x{plan.latent[0] * CELL}"
-            about += ", hires pass" * hires + ", from the model switch on" * began
-            about += f", preset {plan.preset.value}" * plan.active
-            logger.info("%s: %s", about, text)
-            if not due:
-                began = True
-                yield
-                return
-            run = Run(schedule, torch.Generator().manual_seed(int(p.seeds[0])), done)
-            account = Account(p, options, plan, run, lambda reason: self._refuse(p, reason, hires=hires), hires=hires)
-
-            @contextmanager
-            def at_work(plan: Plan) -> Generator[None, None, None]:
-                with eagerly(), hidiffusion(model.unet, plan, run):
-                    yield
-
-            with (
-                falling_back(model.evaluator, plan, at_work, run, account.left_out) as fallback,
-                changed_guidance(p.sampler, run, plan.changes(run, kwargs["x"]), fallback.change),
-            ):
-                began = True
-                with account.kept():
-                    yield
-
-        def failed(error: Exception) -> None:
-            with telling():
-                reason = str(error)
-                if not isinstance(error, Refused):
-                    reason = f"unexpected: {error!r}"
-                    logger.error(NOT_YOURS, exc_info=error)
-                if began:
-                    reason = f"from the model switch on: {reason}"
-                    logger.warning("not used %s", reason)
-                    infotext.add_refused(p.extra_generation_params, reason)
-                else:
-                    self._refuse(p, reason, hires=hires)
-
-        def unclosed(error: Exception) -> None:
-            logger.error(NOT_YOURS, exc_info=error)
-
-        around_next_pass(p.sampler, patched, failed, unclosed)
+        one = PatchedPass(p, options, kwargs["x"], lambda reason: self._refuse(p, reason, hires=hires), hires=hires)
+        around_next_pass(p.sampler, one.patched, one.failed, unclosed, None if hires else self._needed(p, options))
 
     def postprocess_batch(self, p: Any, *args: Any, images: torch.Tensor, **kwargs: Any) -> None:
         """Takes back what was expected and announced of passes that never began; the pictures' infotext is written
@@ -212,6 +162,16 @@ class HiDiffusionScript(scripts.Script):
             self._refuse(p, str(error), hires=getattr(p, "is_hr_pass", False))
             return None
         return options if options.enabled else None
+
+    def _needed(self, p: Any, options: Options) -> Callable[[Schedule], int] | None:
+        """How many steps of its schedule a job's first pass makes, which says so; None: all."""
+        with suppress(Refused):  # said when the pass starts
+            if is_shortened(p, options):
+                needed = needed_steps(p)
+                return lambda schedule: infotext.write_steps(
+                    p.extra_generation_params, options, needed(schedule), schedule.steps
+                )
+        return None
 
     def _expect(self, p: Any, options: Options, latent: Size, *, hires: bool) -> None:
         """Notes in the infotext what a pass will get, as far as it is known before other extensions are ready."""

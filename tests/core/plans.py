@@ -9,6 +9,8 @@ from hidiffusion_ext.core.methods import METHODS
 from hidiffusion_ext.core.native_first import MAKE_TWO
 from hidiffusion_ext.core.parts.anchor import Anchor
 from hidiffusion_ext.core.parts.damped_guidance import DampedGuidance
+from hidiffusion_ext.core.parts.deep_cache import DeepCache
+from hidiffusion_ext.core.parts.guidance_interval import GuidanceInterval
 from hidiffusion_ext.core.parts.raunet import POOLED, STRIDED, Pair, RAUNet
 from hidiffusion_ext.core.parts.redilation import DISPERSION, Redilation, Site
 from hidiffusion_ext.core.parts.relay import Relay, Stage
@@ -16,7 +18,18 @@ from hidiffusion_ext.core.parts.split_guidance import SplitGuidance
 from hidiffusion_ext.core.parts.windows import MSWMSA, ODD
 
 PARTS: dict[str, type[Part]] = {
-    kind.name: kind for kind in (RAUNet, Redilation, DampedGuidance, MSWMSA, SplitGuidance, Anchor, Relay)
+    kind.name: kind
+    for kind in (
+        RAUNet,
+        Redilation,
+        DampedGuidance,
+        MSWMSA,
+        SplitGuidance,
+        Anchor,
+        Relay,
+        DeepCache,
+        GuidanceInterval,
+    )
 }
 """All kinds of parts, by their names."""
 

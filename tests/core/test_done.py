@@ -64,7 +64,10 @@ def sample(
             result = evaluate()
             if between:
                 evaluate(timestep + between)
-            for change in changes if guided else []:
+            unguided = plan.leaving_unguided(run.schedule, timestep)
+            for part in unguided:
+                run.did(part.name)
+            for change in changes if guided and not unguided else []:
                 change(Evaluation(result, result, evaluate))
     return run
 

@@ -561,3 +561,45 @@ def test_what_looks_like_them_and_is_harmless(apply: Callable[[LdmUNet], None]) 
     unet = tiny_unet()
     apply(unet)
     assert reasons(unet) == {}
+
+
+def count_calls(unet: LdmUNet) -> None:
+    """What extensions do that count how often a deep attention is called."""
+    attention = unet.middle_block[1].transformer_blocks[0].attn2
+    attention.forward = partial(attention.forward)
+
+
+def hook_a_layer(unet: LdmUNet) -> None:
+    unet.middle_block[0].register_forward_hook(lambda module, args, output: None)
+
+
+FUNCTIONS = [
+    {"patches": {"output_block_patch": [len]}},
+    {"patches": {"input_block_patch": [len]}},
+    {"block_modifiers": [len]},
+    {"block_inner_modifiers": [len]},
+]
+
+
+@pytest.mark.parametrize("options", FUNCTIONS)
+def test_functions_that_are_called_in_blocks_keep_all_layers(options: dict[str, Any]) -> None:
+    unet = tiny_unet()
+    assert any(Need.LAYERS in each.held for each in conflicts(unet, map_unet(unet), options))
+    assert not conflicts(unet, map_unet(unet), {})
+
+
+@pytest.mark.parametrize("work", [count_calls, hook_a_layer])
+def test_whoever_works_in_the_layers_keeps_them_all(work: Callable[[LdmUNet], None]) -> None:
+    unet = tiny_unet()
+    work(unet)
+    found = conflicts(unet, map_unet(unet), {})
+    plan = make_plan(Options(native_size=64), map_unet(unet), LATENT, Situation(over_picture=True, conflicts=(*found,)))
+    assert [each.name for each in plan.left_out] == ["DeepCache"]
+
+
+def test_hypertile_counts_nothing_and_does_not() -> None:
+    unet = tiny_unet()
+    attention = unet.middle_block[1].transformer_blocks[0].attn1
+    attention.forward = partial(attention.forward)
+    setattr(attention, "__webui_hypertile_params", SimpleNamespace(enabled=True, forward=attention.forward))
+    assert not any(Need.LAYERS in each.held for each in conflicts(unet, map_unet(unet), {}))

@@ -11,8 +11,10 @@ import torch
 from damping import damped, set_wanted
 from torch import nn
 
-from hidiffusion_ext.core import Run, Schedule
+from hidiffusion_ext.core import Need, Run, Schedule
+from hidiffusion_ext.hosts import guiding
 from hidiffusion_ext.hosts.guidance import changed_guidance
+from hidiffusion_ext.hosts.guiding import SamplerKind
 from modules import prompt_parser, script_callbacks, sd_samplers_cfg_denoiser, shared
 
 SCALE = 5.0
@@ -206,3 +208,27 @@ def test_rows_that_others_evaluate_are_not_taken_for_the_denoisers(prompts: list
         script_callbacks.callback_map["callbacks_cfg_denoised"].pop()
     torch.testing.assert_close(evaluation.guided, evaluation.expected)
     assert evaluation.model.base_rows == 2
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"s_min_uncond": 0.5},
+        {"sd_model": SimpleNamespace(cond_stage_key="edit")},
+        {"sampler": SimpleNamespace(model_wrap_cfg=SimpleNamespace(combine_denoised=len))},
+        {
+            "sd_model": SimpleNamespace(
+                forge_objects=SimpleNamespace(unet=SimpleNamespace(model_options={"sampler_post_cfg_function": [len]}))
+            )
+        },
+    ],
+)
+def test_where_others_say_what_is_guided_guidance_is_not_left_out(other: dict[str, Any]) -> None:
+    job = {"sd_model": SimpleNamespace(), "sampler": None, "s_min_uncond": 0.0, "cfg_scale": 5.0}
+
+    def is_held(**changed: Any) -> bool:
+        found = guiding.conflicts(SimpleNamespace(**{**job, **changed}), SamplerKind.of(None), hires=False)
+        return any(Need.INTERVAL in each.held for each in found)
+
+    assert is_held(**other)
+    assert not is_held()

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from ..options import Method, Options, Preset
+from ..options import FasterSecondPass, Method, Options, Preset
 from ..parts.anchor import Anchor
+from ..parts.deep_cache import SETTLED_SIGMA, DeepCache
+from ..parts.guidance_interval import LEAST_SIGMA, GuidanceInterval
 from ..parts.part import Part
 from ..parts.raunet import RAUNet
 from ..parts.split_guidance import SplitGuidance
 from ..parts.windows import MSWMSA
 from ..plan import LeftOut, Plan, Situation
+from ..schedule import below
 from . import hidiffusion, relay, scalecrafter
 
 METHODS = {
@@ -32,17 +35,23 @@ def with_parts(options: Options, plan: Plan, situation: Situation) -> Plan:
         Refused: if the preset is for another method.
     """
     asked = METHODS[options.method](options, plan, situation)
-    asked = asked.with_parts([*asked.parts, *_beside(options, plan)])
+    asked = asked.with_parts([*asked.parts, *_beside(options, plan, situation)])
     reasons = {part.name: situation.against(part) for part in asked.parts}
     kept = asked.with_parts(part for part in asked.parts if not reasons[part.name])
     left_out = (part for part in asked.parts if reasons[part.name] and not reasons.get(part.rests_on))
     return replace(kept, left_out=tuple(LeftOut(part.name, reasons[part.name]) for part in left_out))
 
 
-def _beside(options: Options, plan: Plan) -> Iterator[Part]:
+def _beside(options: Options, plan: Plan, situation: Situation) -> Iterator[Part]:
     """The parts that every method can have."""
     if options.msw_msa:
         yield MSWMSA(plan.unet.finest_attentions, options.window_shift)
+    faster = options.faster_second_pass
+    if plan.over_picture or options.method is Method.RELAY:
+        if faster.has(FasterSecondPass.DEEP_CACHE):
+            yield DeepCache(plan.unet.deep_blocks, below(SETTLED_SIGMA, situation.levels))
+        if faster.has(FasterSecondPass.INTERVAL):
+            yield GuidanceInterval(below(LEAST_SIGMA, situation.levels))
     if plan.over_picture and options.split_guidance != 1:
         yield SplitGuidance(options.split_guidance)
     if plan.over_picture and options.anchor:

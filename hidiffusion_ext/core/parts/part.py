@@ -30,6 +30,12 @@ Inside = Callable[[Span], bool]
 class Need(Enum):
     """What a part needs others to leave alone. Somebody else who holds it keeps the part out of a pass."""
 
+    LAYERS = auto()
+    """Nobody needs every layer to be called in every call, and nobody has put a forward of their own on one."""
+
+    INTERVAL = auto()
+    """Nobody else says which steps are guided, or changes what guidance results in."""
+
     INPUT = auto()
     """Nobody relies on the size of what the UNet is called with."""
 
@@ -117,6 +123,10 @@ class Part:
     def evaluates_again(self, plan: Plan, schedule: Schedule, step: int) -> bool:
         """Whether the unconditional rows are evaluated once more in a step, as a base of guidance."""
         return False
+
+    def unguided(self) -> Span | None:
+        """When the unconditional rows are not evaluated because of it."""
+        return None
 
     def put_in_place(self, stack: ExitStack, unet: nn.Module, plan: Plan, run: Run) -> None:
         """Registers its hooks until the stack closes.

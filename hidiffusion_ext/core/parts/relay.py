@@ -270,7 +270,7 @@ class Relay(Part):
         """The UNet is asked at a smaller size where a stage wants it, and its answer is enlarged."""
         levels, start = run.schedule.levels, run.schedule.timesteps[0]
         beginning = Beginning(levels.sigma(start), plan.unet.out_channels)
-        found = run.reading(stack, beginning.found)
+        found = run.reading(stack, lambda x, shown: beginning.found(x))
         current: Call | None = None
 
         def scales(x: torch.Tensor, sigmas: list[float], size: Size) -> list[float]:
