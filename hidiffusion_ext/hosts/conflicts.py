@@ -80,7 +80,7 @@ def _resizes_features(everything: Everything) -> bool:
 
 def _works_in_layers(everything: Everything) -> bool:
     """Functions that are called between or in blocks (the Forge family: FreeU), hooks on layers, and forwards of others
-    in them, which may count how often they are called. HyperTile's stay on attentions for ever and count nothing.
+    in them, which may count how often they are called.
     """
     kinds = ("input_block_patch", "input_block_patch_after_skip", "middle_patch", "output_block_patch")
     modifiers = (everything.transformer_options.get(name) for name in ("block_modifiers", "block_inner_modifiers"))
@@ -90,7 +90,13 @@ def _works_in_layers(everything: Everything) -> bool:
     if any(layer._forward_hooks or layer._forward_pre_hooks for layer in layers):
         return True
     inside = (module for layer in layers for module in layer.modules())
-    return any("forward" in vars(module) and not hasattr(module, HYPERTILE) for module in inside)
+    known = (HYPERTILE, "lllite_list")  # which say themselves whether they are at work
+    return any(_has_foreign_forward(module) for module in inside if not any(hasattr(module, name) for name in known))
+
+
+def _has_foreign_forward(module: nn.Module) -> bool:
+    """Whether a function that is no method of the module takes the place of its forward."""
+    return "forward" in vars(module) and getattr(module.forward, "__self__", None) is not module
 
 
 def _adds_to_tokens(everything: Everything) -> bool:

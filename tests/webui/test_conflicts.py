@@ -38,8 +38,8 @@ from ldm_unet import LdmUNet
 from modules import script_callbacks, shared
 
 LATENT = (16, 24)
-SIZES, BOTH = {"RAU-Net", "relay"}, {"RAU-Net", "re-dilation", "relay"}
-"""What relies on sizes of feature maps being nobody's else, and what changes them."""
+SIZES, BOTH = {"RAU-Net", "relay", "DeepCache"}, {"RAU-Net", "re-dilation", "relay", "DeepCache"}
+"""What relies on sizes of feature maps being nobody's else, and what changes them; what leaves layers out."""
 
 
 def model_of(unet: LdmUNet) -> nn.Module:
@@ -165,7 +165,8 @@ def test_windows_give_way_and_it_is_said_why(apply: Callable[[LdmUNet], None], r
     unet = tiny_unet()
     apply(unet)
     found = reasons(unet)
-    assert found.pop("relay", None) == (CONTROLNET if apply is reference else None)
+    for name in ("relay", "DeepCache"):
+        assert found.pop(name, None) == (CONTROLNET if apply is reference else None)
     assert found == {"MSW-MSA": reason}
     situation = Situation(conflicts=all_conflicts(unet))
     plan = make_plan(Options(native_size=64), map_unet(unet), LATENT, situation)
@@ -194,7 +195,8 @@ def test_what_is_there_but_not_at_work_is_no_conflict(name: str) -> None:
         unet = tiny_unet()
         apply(unet)
         found = reasons(unet)
-        found.pop("relay", None)  # some other ControlNet is at work in one of them
+        for part in ("relay", "DeepCache"):
+            found.pop(part, None)  # some other ControlNet is at work in one of them
         assert found == {}
         plan = make_plan(Options(native_size=64), map_unet(unet), LATENT)
         with torch.inference_mode(), hidiffusion(unet, plan, Run(Schedule(uniform_timesteps(10)))):
@@ -495,7 +497,8 @@ TABLE: dict[str, tuple[Callable[[LdmUNet], Any], set[str]]] = {
     "another extension has put its own self-attention in place": (frames, {"MSW-MSA"}),
     "another extension pads convolutions in its own way": (own_padding, {"RAU-Net", "re-dilation"}),
 }
-HAVE_TESTS_ABOVE = {
+HAVE_TESTS = {
+    "another extension works in the UNet's layers",
     CONTROLNET,
     "Deep Shrink (Kohya HRFix) is on",
     "a ControlLLLite model is in use",
@@ -505,7 +508,7 @@ HAVE_TESTS_ABOVE = {
 
 
 def test_everything_that_something_gives_way_to_is_tried() -> None:
-    assert {*IN_FEATURES, *IN_SELF_ATTENTION} == {*TABLE} | HAVE_TESTS_ABOVE
+    assert {*IN_FEATURES, *IN_SELF_ATTENTION} == {*TABLE} | HAVE_TESTS
 
 
 @pytest.mark.parametrize(("reason", "apply", "parts"), [(reason, *row) for reason, row in TABLE.items()])
