@@ -48,8 +48,8 @@ class Preset(Choice):
 class FasterSecondPass(Choice):
     """What is left out of passes over a picture. The numbers are in the parts."""
 
-    ON = "On"
     OFF = "Off"
+    ON = "On"
     SHORT = "Short first pass"
     INTERVAL = "No guidance at the end"
     DEEP_CACHE = "DeepCache"
@@ -274,10 +274,10 @@ class Options:
     )
 
     faster_second_pass: FasterSecondPass = _option(
-        FasterSecondPass.ON,
+        FasterSecondPass.OFF,
         "Faster second pass",
-        "Hires pass, img2img and Relay: leaves out work that no longer changes the picture. Off: slower, as other "
-        "extensions' hires passes are. The others: only that part of it.",
+        "Hires pass, img2img and Relay: leaves out work that hardly changes the picture, which is a slightly other one "
+        "then. On: all of it. The others: only that part of it.",
         advanced=True,
     )
 

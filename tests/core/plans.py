@@ -36,8 +36,8 @@ PARTS: dict[str, type[Part]] = {
 IN_A_PASS: list[Method] = [method for method in METHODS if method not in MAKE_TWO]
 """The methods that do something of their own in a pass; those that make two passes of one are HiDiffusion in them."""
 
-NOTES = {*PARTS, STRIDED, POOLED, DISPERSION, ODD} - {RAUNet.name}
-"""All that can be noted as done."""
+NOTES = {*PARTS, STRIDED, POOLED, DISPERSION, ODD} - {RAUNet.name, DeepCache.name, GuidanceInterval.name}
+"""All that can be noted as done in a single call of the UNet."""
 
 
 def pairs(plan: Plan) -> tuple[Pair, Pair]:

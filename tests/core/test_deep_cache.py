@@ -28,6 +28,7 @@ from hidiffusion_ext.core.parts.deep_cache import DeepCache, identities, over_ke
 from hidiffusion_ext.core.schedule import DISCRETE
 from hidiffusion_ext.core.words import describe
 
+ON = FasterSecondPass.ON
 UNETS = {family: tiny_unet(family) for family in Family}
 UNET = UNETS[Family.SD1]
 LATENT = (16, 16)
@@ -191,20 +192,21 @@ def test_what_it_saves_is_counted() -> None:
 
 
 def test_it_gives_way_first_and_to_whoever_needs_the_layers() -> None:
-    both = make_plan(Options(native_size=64), map_unet(UNET), (32, 32), Situation(over_picture=True))
+    options = Options(native_size=64, faster_second_pass=FasterSecondPass.DEEP_CACHE)
+    both = make_plan(options, map_unet(UNET), (32, 32), Situation(over_picture=True))
     assert DeepCache.name in both.names
     assert [DeepCache.name in plan.names for plan in both.lesser()] == [False] * len(both.lesser())
     others = Situation(over_picture=True, conflicts=held(Need.LAYERS))
-    plan = make_plan(Options(native_size=64), map_unet(UNET), LATENT, others)
+    plan = make_plan(options, map_unet(UNET), LATENT, others)
     assert plan.part(DeepCache) is None
     assert [each.name for each in plan.left_out] == [DeepCache.name]
 
 
 def test_it_is_for_passes_over_a_picture_and_for_relay() -> None:
     for method in Method:
-        plan = make_plan(Options(native_size=64, method=method), map_unet(UNET), LATENT)
+        plan = make_plan(Options(native_size=64, method=method, faster_second_pass=ON), map_unet(UNET), LATENT)
         assert (DeepCache.name in plan.names) == (method is Method.RELAY)
-    off = Options(native_size=64, faster_second_pass=FasterSecondPass.OFF)
+    off = Options(native_size=64)
     assert DeepCache.name not in make_plan(off, map_unet(UNET), LATENT, Situation(over_picture=True)).names
 
 

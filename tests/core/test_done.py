@@ -25,6 +25,7 @@ from hidiffusion_ext.core import (
     make_plan,
     map_unet,
 )
+from hidiffusion_ext.core.options import FasterSecondPass
 from hidiffusion_ext.core.parts.anchor import Anchor
 from hidiffusion_ext.core.parts.damped_guidance import DampedGuidance
 from hidiffusion_ext.core.parts.raunet import STRIDED
@@ -41,6 +42,7 @@ OPTIONS = [
     Options(native_size=64, method=Method.SCALECRAFTER),
     Options.from_mapping({"native_size": 64, "method": "ScaleCrafter", "preset": "4x", "dispersion": True}),
     Options(native_size=64, split_guidance=2.0, anchor=0.5),
+    Options(native_size=64, split_guidance=2.0, faster_second_pass=FasterSecondPass.ON),
 ]
 
 

@@ -31,6 +31,7 @@ from hidiffusion_ext.core import (
     make_plan,
     map_unet,
 )
+from hidiffusion_ext.core.options import FasterSecondPass
 from hidiffusion_ext.core.parts.windows import MSWMSA
 from hidiffusion_ext.core.words import describe
 from hidiffusion_ext.hosts.conflicts import IN_FEATURES, IN_SELF_ATTENTION, conflicts
@@ -596,7 +597,8 @@ def test_whoever_works_in_the_layers_keeps_them_all(work: Callable[[LdmUNet], No
     unet = tiny_unet()
     work(unet)
     found = conflicts(unet, map_unet(unet), {})
-    plan = make_plan(Options(native_size=64), map_unet(unet), LATENT, Situation(over_picture=True, conflicts=(*found,)))
+    options = Options(native_size=64, faster_second_pass=FasterSecondPass.ON)
+    plan = make_plan(options, map_unet(unet), LATENT, Situation(over_picture=True, conflicts=(*found,)))
     assert [each.name for each in plan.left_out] == ["DeepCache"]
 
 
