@@ -261,7 +261,6 @@ class PatchModelAddDownscale:
     ("patches", "conflict"),
     [
         ({}, ""),
-        ({"output_block_patch": [print], "input_block_patch": [print]}, ""),  # FreeU and others
         (PatchModelAddDownscale().patches(), "Deep Shrink (Kohya HRFix) is on"),
         (
             {"input_block_patch": PatchModelAddDownscale().patches()["input_block_patch_after_skip"]},
@@ -272,6 +271,12 @@ class PatchModelAddDownscale:
 def test_deep_shrink_is_recognised(patches: dict[str, Any], conflict: str) -> None:
     unet = tiny_unet()
     assert reasons(unet, {"patches": patches}) == (dict.fromkeys(BOTH, conflict) if conflict else {})
+
+
+def test_what_else_works_on_blocks_leaves_all_but_kept_layers_as_they_are() -> None:
+    """FreeU and others."""
+    patches = {"output_block_patch": [print], "input_block_patch": [print]}
+    assert reasons(tiny_unet(), {"patches": patches}).keys() == {"DeepCache"}
 
 
 @pytest.mark.parametrize(
@@ -354,7 +359,7 @@ def test_control_lllite_on_the_forge_family(attention: str) -> None:
     unet = tiny_unet()
     found = reasons(unet, {"patches": {f"{attention}_patch": [load_control_net_lllite_patch()]}})
     assert found.pop("MSW-MSA", "") == ("another extension changes self-attention" if attention == "attn1" else "")
-    assert found == {"RAU-Net": LLLITE, "relay": LLLITE}
+    assert found == dict.fromkeys(("RAU-Net", "relay", "DeepCache"), LLLITE)
 
 
 @pytest.mark.parametrize(
@@ -554,17 +559,22 @@ def test_windows_would_mix_frames() -> None:
 
 
 @pytest.mark.parametrize(
-    "apply",
+    ("apply", "left_out"),
     [
-        asymmetric_tiling_no_more,
-        lambda unet: MaskedAdapter(None).put_on(unet),
-        lambda unet: setattr(unet.middle_block[1].transformer_blocks[0].attn1, "__webui_hypertile_params", object()),
+        (asymmetric_tiling_no_more, set[str]()),
+        (lambda unet: MaskedAdapter(None).put_on(unet), {"DeepCache"}),  # its functions may count their calls
+        (
+            lambda unet: setattr(
+                unet.middle_block[1].transformer_blocks[0].attn1, "__webui_hypertile_params", object()
+            ),
+            set[str](),
+        ),
     ],
 )
-def test_what_looks_like_them_and_is_harmless(apply: Callable[[LdmUNet], None]) -> None:
+def test_what_looks_like_them_and_is_harmless(apply: Callable[[LdmUNet], None], left_out: set[str]) -> None:
     unet = tiny_unet()
     apply(unet)
-    assert reasons(unet) == {}
+    assert reasons(unet).keys() == left_out
 
 
 def count_calls(unet: LdmUNet) -> None:
