@@ -25,6 +25,9 @@ JOB = {
     "steps": 20,
     "cfg_scale": 5,
 }
+FIRST, SECOND = 8, 16
+"""Cells of a side of the latent in each pass of such a job."""
+
 ALL, OFF = FasterSecondPass.ON.value, FasterSecondPass.OFF.value
 SHORT, INTERVAL = FasterSecondPass.SHORT.value, FasterSecondPass.INTERVAL.value
 
@@ -64,10 +67,10 @@ def digest(pictures: list[bytes]) -> str:
 
 
 def test_no_guidance_at_the_end_is_what_the_hosts_own_setting_does(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
-    picture = encode(np.random.default_rng(0).integers(256, size=(256, 256, 3), dtype=np.uint8))
+    picture = encode(np.random.default_rng(0).integers(256, size=(128, 128, 3), dtype=np.uint8))
 
     def over(faster: str, **payload: Any) -> tuple[str, dict[str, Any]]:
-        settings = {"enabled": True, "native_size": 128, "rau_net": False, "faster_second_pass": faster}
+        settings = {"enabled": True, "native_size": 64, "rau_net": False, "faster_second_pass": faster}
         payload |= {"seed": 1, "prompt": "a cat", "sampler_name": "Euler", "steps": 20, "denoising_strength": 0.4}
         payload |= {"init_images": [picture], "alwayson_scripts": {"HiDiffusion": {"args": [settings]}}}
         answer = host.client.post("/sdapi/v1/img2img", json=payload).json()
@@ -101,7 +104,7 @@ def test_the_users_own_level_stands(host: Host) -> None:
     assert noted["HiDiffusion hires"] == (
         "MSW-MSA, no guidance interval because Negative Guidance minimum sigma is set"
     )
-    assert {rows for rows, height, _ in seen if height == 32} == {2}
+    assert {rows for rows, height, _ in seen if height == SECOND} == {2}
     assert pictures == made(host, OFF, s_min_uncond=0.01)[0]
 
 
@@ -109,16 +112,16 @@ def test_the_users_own_level_stands(host: Host) -> None:
 def test_the_first_pass_ends_where_the_second_draws_anew(host: Host, sampler: str) -> None:
     _, whole, seen = made(host, OFF, sampler_name=sampler)
     assert "HiDiffusion first pass" not in whole
-    steps = {noise for _, height, noise in seen if height == 16}
+    steps = {noise for _, height, noise in seen if height == FIRST}
     pictures, noted, short = made(host, SHORT, sampler_name=sampler)
     made_steps, _, of = noted["HiDiffusion first pass"].partition(" of ")
     assert of in ("20 steps", "19 steps")  # DDIM makes one less than it is asked for
-    fewer = {noise for _, height, noise in short if height == 16}
+    fewer = {noise for _, height, noise in short if height == FIRST}
     assert fewer < steps
     if len(steps) <= 20:
         assert len(fewer) == int(made_steps) < len(steps) == int(of.split()[0])
         assert min(fewer) > max(steps - fewer)
-    assert [call for call in short if call[1] == 32] == [call for call in seen if call[1] == 32]
+    assert [call for call in short if call[1] == SECOND] == [call for call in seen if call[1] == SECOND]
     assert made(host, SHORT, sampler_name=sampler)[0] == pictures
 
 
@@ -135,7 +138,7 @@ def test_all_of_it_and_pasted_back(host: Host) -> None:
 
 
 def test_a_native_first_job_is_its_text_pasted_as_hires_fix(host: Host) -> None:
-    large = {"width": 256, "height": 256, "steps": 20, "sampler_name": "Euler", "cfg_scale": 5}
+    large = {"width": 128, "height": 128, "steps": 20, "sampler_name": "Euler", "cfg_scale": 5}
     settings = {"method": "Native first", "faster_second_pass": ALL}
     first, noted, _ = host.job(settings, **large)
     assert "HiDiffusion first pass" in noted
@@ -145,17 +148,17 @@ def test_a_native_first_job_is_its_text_pasted_as_hires_fix(host: Host) -> None:
             "seed": 1,
             "prompt": "a cat",
             **large,
-            "alwayson_scripts": {"HiDiffusion": {"args": [{"enabled": True, "native_size": 128, **settings}]}},
+            "alwayson_scripts": {"HiDiffusion": {"args": [{"enabled": True, "native_size": 64, **settings}]}},
         },
     ).json()["info"]
     said = json.loads(info)["extra_generation_params"]
     by_hand = {
         **large,
-        "width": 128,
-        "height": 128,
+        "width": 64,
+        "height": 64,
         "enable_hr": True,
-        "hr_resize_x": 256,
-        "hr_resize_y": 256,
+        "hr_resize_x": 128,
+        "hr_resize_y": 128,
         "hr_upscaler": "Lanczos",
         "hr_second_pass_steps": said["Hires steps"],
         "denoising_strength": said["Denoising strength"],
@@ -168,10 +171,10 @@ def test_a_native_first_job_is_its_text_pasted_as_hires_fix(host: Host) -> None:
 def test_a_refiner_takes_over_at_a_step_of_the_whole_pass(host: Host) -> None:
     _, noted, _ = made(host, SHORT, refiner_checkpoint="none", refiner_switch_at=0.8)
     assert "HiDiffusion first pass" in noted
-    other = next(title for title in sd_models.checkpoints_list)
+    other = sd_models.CHECKPOINTS[1].title
     with calls() as seen:
         host.job({"faster_second_pass": SHORT}, **{**JOB, "refiner_checkpoint": other, "refiner_switch_at": 0.8})
-    assert len({noise for _, height, noise in seen if height == 16}) == 20
+    assert len({noise for _, height, noise in seen if height == FIRST}) == 20
 
 
 def test_a_small_hires_pass_leaves_the_first_one_whole(host: Host) -> None:
@@ -181,7 +184,7 @@ def test_a_small_hires_pass_leaves_the_first_one_whole(host: Host) -> None:
 
 
 def test_the_plan_tells_it(host: Host) -> None:
-    query = {"native_size": 128, "width": 128, "height": 128, "steps": 20, "enable_hr": True, "hr_scale": 2}
+    query = {"native_size": 64, "width": 64, "height": 64, "steps": 20, "enable_hr": True, "hr_scale": 2}
     query |= {"denoising_strength": 0.4, "sampler_name": "Euler"}
     answers = {
         faster: host.client.get("/hidiffusion/v1/plan", params={**query, "faster_second_pass": faster}).json()
