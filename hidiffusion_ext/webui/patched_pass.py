@@ -49,15 +49,16 @@ class PatchedPass:
             Refused: if the model cannot be patched, or not as asked.
         """
         model, plan = plan_pass(self._p, self._options, self._latent, hires=self._hires, schedule=schedule)
-        due = self._announce(plan, schedule)
-        self._began = True
-        if not due:
+        if not self._announce(plan, schedule):
+            self._began = True
             yield
             return
         run = Run(schedule, torch.Generator().manual_seed(int(self._p.seeds[0])), self._done)
         account = Account(self._p, self._options, plan, run, self._refuse, hires=self._hires)
-        with self._at_work(model, plan, run, account), account.kept():
-            yield
+        with self._at_work(model, plan, run, account):
+            self._began = True
+            with account.kept():
+                yield
 
     def failed(self, error: Exception) -> None:
         """Says that the pass, or its rest, runs unchanged."""

@@ -22,7 +22,7 @@ JOB = {
     "hr_upscaler": "Lanczos",
     "sampler_name": "Euler",
     "denoising_strength": 0.4,
-    "steps": 20,
+    "steps": 12,
     "cfg_scale": 5,
 }
 FIRST, SECOND = 8, 16
@@ -72,6 +72,7 @@ def test_no_guidance_at_the_end_is_what_the_hosts_own_setting_does(host: Host, m
     def over(faster: str, **payload: Any) -> tuple[str, dict[str, Any]]:
         settings = {"enabled": True, "native_size": 64, "rau_net": False, "faster_second_pass": faster}
         payload |= {"seed": 1, "prompt": "a cat", "sampler_name": "Euler", "steps": 20, "denoising_strength": 0.4}
+        payload |= {"width": 128, "height": 128}
         payload |= {"init_images": [picture], "alwayson_scripts": {"HiDiffusion": {"args": [settings]}}}
         answer = host.client.post("/sdapi/v1/img2img", json=payload).json()
         return digest([decode(answer["images"][0]).tobytes()]), json.loads(answer["info"])["extra_generation_params"]
@@ -108,21 +109,20 @@ def test_the_users_own_level_stands(host: Host) -> None:
     assert pictures == made(host, OFF, s_min_uncond=0.01)[0]
 
 
-@pytest.mark.parametrize("sampler", ["Euler", "Euler a", "DPM++ 2M", "DPM++ SDE", "DDIM"])
+@pytest.mark.parametrize("sampler", ["Euler a", "DPM++ SDE", "DDIM"])
 def test_the_first_pass_ends_where_the_second_draws_anew(host: Host, sampler: str) -> None:
     _, whole, seen = made(host, OFF, sampler_name=sampler)
     assert "HiDiffusion first pass" not in whole
     steps = {noise for _, height, noise in seen if height == FIRST}
-    pictures, noted, short = made(host, SHORT, sampler_name=sampler)
+    _, noted, short = made(host, SHORT, sampler_name=sampler)
     made_steps, _, of = noted["HiDiffusion first pass"].partition(" of ")
-    assert of in ("20 steps", "19 steps")  # DDIM makes one less than it is asked for
+    assert of in ("12 steps", "11 steps")  # DDIM makes one less than it is asked for
     fewer = {noise for _, height, noise in short if height == FIRST}
     assert fewer < steps
-    if len(steps) <= 20:
+    if len(steps) <= 12:
         assert len(fewer) == int(made_steps) < len(steps) == int(of.split()[0])
         assert min(fewer) > max(steps - fewer)
     assert [call for call in short if call[1] == SECOND] == [call for call in seen if call[1] == SECOND]
-    assert made(host, SHORT, sampler_name=sampler)[0] == pictures
 
 
 def test_all_of_it_and_pasted_back(host: Host) -> None:
@@ -131,10 +131,10 @@ def test_all_of_it_and_pasted_back(host: Host) -> None:
     assert "no guidance from step" in noted["HiDiffusion hires"]
     assert "HiDiffusion first pass" in noted
     assert noted["HiDiffusion Faster second pass"] == ALL
-    _, slower, _ = made(host, OFF)
+    _, slower, more = made(host, OFF)
     assert not {"HiDiffusion first pass", "HiDiffusion Faster second pass"} & {*slower}
+    assert len(seen) < len(more)
     assert made(host, ALL)[0] == pictures
-    assert len(seen) < len(made(host, OFF)[2])
 
 
 def test_a_native_first_job_is_its_text_pasted_as_hires_fix(host: Host) -> None:
@@ -174,7 +174,7 @@ def test_a_refiner_takes_over_at_a_step_of_the_whole_pass(host: Host) -> None:
     other = sd_models.CHECKPOINTS[1].title
     with calls() as seen:
         host.job({"faster_second_pass": SHORT}, **{**JOB, "refiner_checkpoint": other, "refiner_switch_at": 0.8})
-    assert len({noise for _, height, noise in seen if height == FIRST}) == 20
+    assert len({noise for _, height, noise in seen if height == FIRST}) == 12
 
 
 def test_a_small_hires_pass_leaves_the_first_one_whole(host: Host) -> None:

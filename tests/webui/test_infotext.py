@@ -74,6 +74,7 @@ def test_the_keys_in_pictures_stay_as_they_are() -> None:
         "Window shift",
         "Split guidance",
         "Anchor",
+        "Faster second pass",
     ]
 
 

@@ -13,7 +13,7 @@ from fastapi.testclient import TestClient
 
 from hidiffusion_ext.core import Plan, Refused
 from hidiffusion_ext.hosts.passes import plan_pass
-from hidiffusion_ext.webui import script as script_module
+from hidiffusion_ext.webui import patched_pass, script
 from hidiffusion_ext.webui.log import logger
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -36,7 +36,8 @@ def test_what_holds_when_the_pass_starts(
             raise Refused(REASON)
         return plan_pass(*args, **kwargs)
 
-    monkeypatch.setattr(script_module, "plan_pass", planned)
+    for module in (script, patched_pass):
+        monkeypatch.setattr(module, "plan_pass", planned)
     monkeypatch.setattr(logger.handlers[0], "emit", lambda record: said.append(record.getMessage()))
     payload = {"width": 128, "height": 128, "steps": 3, "prompt": "a cat"}
     payload["alwayson_scripts"] = {"HiDiffusion": {"args": [{"enabled": True, "native_size": 64}]}}
