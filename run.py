@@ -17,6 +17,8 @@ import subprocess
 import sys
 import venv
 from pathlib import Path
+from subprocess import STDOUT, Popen
+from tempfile import TemporaryFile
 
 ROOT = Path(__file__).resolve().parent
 VENV = ROOT / ".venv"
@@ -41,10 +43,12 @@ PIP_OPTIONS = {
 CHECKS = [
     ("lint", ["ruff", "check", "."]),
     ("format", ["ruff", "format", "--check", "."]),
-    ("types", ["pyright"]),
     # Files in their order: the other order leaves the long ones with few tests for the end, one after the other.
     ("tests", ["pytest", "-n", "2", "--dist", "loadfile", "--no-loadscope-reorder"]),
 ]
+
+TYPES = ["pyright"]
+"""It keeps one core busy for a minute, and so runs beside the tests."""
 
 
 def main(arguments: list[str]) -> int:
@@ -95,10 +99,17 @@ def test(arguments: list[str]) -> int:
         print("From Python 3.13 on only the core is tested; Python 3.10, 3.11 and 3.12 test everything.")
         checks = [("tests of the core", ["pytest", "tests/core"])]
     failed: list[str] = []
-    for name, command in checks:
-        print(f"\n== {name}: {' '.join(command)}", flush=True)
-        if run([str(PYTHON), "-m", *command], OMP_NUM_THREADS="1") != 0:
-            failed.append(name)
+    with TemporaryFile("w+", encoding="utf-8") as told:
+        types = Popen([str(PYTHON), "-m", *TYPES], cwd=ROOT, stdout=told, stderr=STDOUT) if checks is CHECKS else None
+        for name, command in checks:
+            print(f"\n== {name}: {' '.join(command)}", flush=True)
+            if run([str(PYTHON), "-m", *command], OMP_NUM_THREADS="1") != 0:
+                failed.append(name)
+        if types:
+            if types.wait() != 0:
+                failed.append("types")
+            told.seek(0)
+            print(f"\n== types: {' '.join(TYPES)}\n{told.read()}")
     print(f"\nFailed: {', '.join(failed)}" if failed else "\nEverything passed.")
     return 1 if failed else 0
 

@@ -22,7 +22,7 @@ from modules import scripts, shared
 from modules.processing import StableDiffusionProcessingTxt2Img, process_images
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-NATIVE = {"native_size": 128}
+NATIVE = {"native_size": 64}
 Pictures = tuple[list[np.ndarray], list[str]]
 
 
@@ -37,7 +37,7 @@ def job(options: list[Any], batch_size: int, seed: int = 7) -> Any:
     arguments = [0, *(getattr(control, "value", None) for control in runner.inputs[1:])]
     script = runner.script("HiDiffusion")
     arguments[script.args_from : script.args_from + len(options)] = options
-    fields = {"prompt": "a cat", "negative_prompt": "dog", "seed": seed, "steps": 4, "width": 192, "height": 256}
+    fields = {"prompt": "a cat", "negative_prompt": "dog", "seed": seed, "steps": 4, "width": 96, "height": 128}
     p = StableDiffusionProcessingTxt2Img(**fields, sampler_name="Euler a", cfg_scale=5.0, batch_size=batch_size)
     p.scripts, p.script_args = runner, tuple(arguments)
     return p
@@ -86,7 +86,7 @@ def difference(a: list[np.ndarray], b: list[np.ndarray]) -> int:
     return max(int(np.abs(x.astype(int) - y.astype(int)).max()) for x, y in zip(a, b))
 
 
-PAGE = [True, "HiDiffusion", True, True, False, True, "Auto", 0.4, 0.0, "Both", 128, "Cycle"]
+PAGE = [True, "HiDiffusion", True, True, False, True, "Auto", 0.4, 0.0, "Both", 64, "Cycle"]
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import math
 from collections.abc import Iterator
@@ -33,6 +32,15 @@ def client() -> TestClient:
     return TestClient(server.create_app([REPOSITORY]))
 
 
+@pytest.fixture
+def without_layers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Jobs in no time: so what is said as each pass begins, with its own schedule, is what stays said."""
+    from modules import shared
+
+    monkeypatch.setattr(type(shared.sd_model), "apply_model", lambda self, x, *args, **kwargs: x * 0.5)
+    monkeypatch.setattr(Account, "_say", lambda self: None)
+
+
 def plan(client: TestClient, **query: Any) -> dict[str, Any]:
     response = client.get(PATH, params=query)
     assert response.status_code == 200, response.text
@@ -56,6 +64,7 @@ def test_what_is_told_is_what_is_done(client: TestClient) -> None:
     assert told["speed_up"] > 1
 
 
+@pytest.mark.usefixtures("without_layers")
 @pytest.mark.parametrize(
     "hires",
     [
@@ -76,30 +85,30 @@ def test_a_hires_pass_has_the_size_and_steps_the_host_gives_it(client: TestClien
     assert second["text"] == said["HiDiffusion hires"]
 
 
-def schedules() -> list[tuple[str, str]]:
+def schedules() -> Iterator[Any]:
+    """Every sampler with some of the schedulers; the others are for longer runs."""
     from modules import sd_samplers, sd_schedulers
 
-    return list(itertools.product(sd_samplers.visible_sampler_names(), (one.label for one in sd_schedulers.schedulers)))
+    for i, sampler in enumerate(sd_samplers.visible_sampler_names()):
+        for j, scheduler in enumerate(sd_schedulers.schedulers):
+            yield pytest.param(sampler, scheduler.label, marks=() if i % 3 == j % 3 else pytest.mark.slow)
 
 
-@pytest.mark.parametrize(("sampler_name", "scheduler"), schedules())
+@pytest.mark.usefixtures("without_layers")
+@pytest.mark.parametrize(("sampler_name", "scheduler"), list(schedules()))
 def test_the_steps_told_are_those_done_with_every_sampler_and_schedule(
-    client: TestClient, sampler_name: str, scheduler: str, monkeypatch: pytest.MonkeyPatch
+    client: TestClient, sampler_name: str, scheduler: str
 ) -> None:
-    from modules import shared
-
-    # Fast, without any layer: so what is said as each pass begins, with its own schedule, is what stays said.
-    monkeypatch.setattr(type(shared.sd_model), "apply_model", lambda self, x, *args, **kwargs: x * 0.5)
-    monkeypatch.setattr(Account, "_say", lambda self: None)
-    job = {"width": 256, "height": 192, "steps": 7, "sampler_name": sampler_name, "scheduler": scheduler}
+    job = {"width": 128, "height": 96, "steps": 7, "sampler_name": sampler_name, "scheduler": scheduler}
     job |= {"enable_hr": True, "hr_scale": 1.25, "denoising_strength": 0.7}
-    settings = {**NATIVE, "t1": 0.55, "t2": 0.25}
+    settings = {"native_size": 64, "t1": 0.55, "t2": 0.25}
     first, second = plan(client, **job, **settings)["passes"]
     said = made(client, settings=settings, **job, hr_upscaler="Latent")
     assert (first["text"], second["text"]) == (said["HiDiffusion"], said["HiDiffusion hires"])
     assert "about" not in first["text"] + second["text"]
 
 
+@pytest.mark.usefixtures("without_layers")
 def test_the_hires_pass_may_have_another_sampler_and_schedule(client: TestClient) -> None:
     job = {"width": 256, "height": 192, "steps": 7, "enable_hr": True, "hr_scale": 1.5, "denoising_strength": 0.9}
     same = plan(
@@ -133,7 +142,7 @@ def test_asking_changes_nothing_in_the_host(client: TestClient, monkeypatch: pyt
     before = k_diffusion.sampling.torch, torch.get_rng_state(), vars(shared.state).copy(), shared.opts.data.copy()
     called = []
     monkeypatch.setattr(type(shared.sd_model), "apply_model", lambda *args, **kwargs: called.append(args))
-    for sampler_name, scheduler in schedules():
+    for sampler_name, scheduler in (each.values for each in schedules() if not each.marks):
         plan(client, width=256, height=192, sampler_name=sampler_name, scheduler=scheduler, **NATIVE)
     after = k_diffusion.sampling.torch, torch.get_rng_state(), vars(shared.state), shared.opts.data
     assert (before[0], before[2:]) == (after[0], after[2:])
@@ -164,6 +173,7 @@ def test_notes_stand_beside_the_controls(client: TestClient) -> None:
     assert "t1" not in plan(client, width=128, height=128, **NATIVE)["notes"]
 
 
+@pytest.mark.usefixtures("without_layers")
 @pytest.mark.parametrize("first", [(128, 128), (128, 192), (192, 128)])
 @pytest.mark.parametrize("target", [(128, 192), (256, 192), (200, 264), (0, 256), (256, 0), (184, 0)])
 def test_a_hires_pass_has_the_size_that_is_sampled(
