@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,10 +14,13 @@ from PIL import Image
 from PIL.Image import Resampling
 
 from demo_model import NATIVE, DemoModel, Spacing, evenly_spaced
-from hidiffusion_ext.core.native_first import first_size
+from hidiffusion_ext.core import Schedule
+from hidiffusion_ext.core.native_first import first_size, steps_needed
+from hidiffusion_ext.core.options import FasterSecondPass
 from hidiffusion_ext.core.sizes import CELL, Size
 
 from .cells import (
+    FASTER,
     FEW_STEPS,
     GUIDED,
     GUIDED_AT,
@@ -34,11 +38,12 @@ from .cells import (
     TWO_RESTARTS,
     guided,
     hurried,
+    leaving_out,
     restarted,
     second_pass,
     spaced,
 )
-from .methods import METHODS, OVER_PICTURES, MakePatch, guided_windows
+from .methods import METHODS, OVER_PICTURES, MakePatch, faster_windows, guided_windows
 from .rendering import rendered
 from .spacings import SPACINGS
 
@@ -103,19 +108,20 @@ def enlarged(kernel: Resampling) -> Job:
     return job
 
 
-def with_second_pass(strength: float, method: MakePatch, in_pixels: bool) -> Job:
+def with_second_pass(strength: float, method: MakePatch, in_pixels: bool, short: bool = False) -> Job:
     """Native pictures, enlarged as they are (Lanczos) or as latents (bilinear), and a second pass over them.
 
     Args:
         strength, method: Of the second pass.
         in_pixels: Whether pictures are enlarged, or latents.
+        short: Whether the steps of the first pass are left out whose work the second one makes anew.
     """
 
     def job(model: DemoModel, request: Request) -> torch.Tensor:
         prompts, seeds = request.prompts, request.seeds
         latent = request.size[0] // CELL, request.size[1] // CELL
         if in_pixels:
-            begin = enlarged_latents(model, request)
+            begin = enlarged_latents(model, request, strength if short else None)
         else:
             begin = F.interpolate(native_latents(model, request), size=latent, mode="bilinear")
         settings: dict[str, Any] = {**request.settings, "patch": method(model, request.size, seeds[0])}
@@ -144,20 +150,35 @@ def with_two_restarts(method: MakePatch, between: float, last: float) -> Job:
     return job
 
 
-def native_latents(model: DemoModel, request: Request) -> torch.Tensor:
-    """The latents [B, 4, h, w] of native pictures of the request's aspect, of the size that Native first gives them."""
+def native_latents(model: DemoModel, request: Request, restart: float | None = None) -> torch.Tensor:
+    """The latents [B, 4, h, w] of native pictures of the request's aspect, of the size that Native first gives them.
+
+    Args:
+        model, request: Whose.
+        restart: The strength of a second pass that makes the last steps' work anew, without which they end.
+    """
     height, width = request.size
     native_width, native_height = first_size(width, height, NATIVE)
     native = native_height // CELL, native_width // CELL
-    keys = [("native", native, prompt, seed) for prompt, seed in zip(request.prompts, request.seeds, strict=True)]
-    return request.kept.rows(keys, lambda: model.draw(request.prompts, request.seeds, native, **request.settings))
-
-
-def enlarged_latents(model: DemoModel, request: Request) -> torch.Tensor:
-    """The latents [B, 4, H, W] of native pictures that were enlarged to the request's size."""
+    until = None
+    if restart is not None:
+        noise = Schedule([999 * restart]).levels.sigma(999 * restart)
+        until = partial(steps_needed, restart=noise, enlargement=(height * width) ** 0.5 / NATIVE)
     pictures = zip(request.prompts, request.seeds, strict=True)
-    keys = [("enlarged", request.size, prompt, seed) for prompt, seed in pictures]
-    return request.kept.rows(keys, lambda: model.encode(enlarged(Resampling.LANCZOS)(model, request)))
+    keys = [("native", native, restart and request.size, prompt, seed) for prompt, seed in pictures]
+    settings: dict[str, Any] = {**request.settings, "until": until}
+    return request.kept.rows(keys, lambda: model.draw(request.prompts, request.seeds, native, **settings))
+
+
+def enlarged_latents(model: DemoModel, request: Request, restart: float | None = None) -> torch.Tensor:
+    """The latents [B, 4, H, W] of native pictures that were enlarged to the request's size; `restart` as before."""
+
+    def make() -> torch.Tensor:
+        pictures = model.decode(native_latents(model, request, restart))
+        return model.encode(resized(pictures, request.size, Resampling.LANCZOS))
+
+    pictures = zip(request.prompts, request.seeds, strict=True)
+    return request.kept.rows([("enlarged", request.size, restart, prompt, seed) for prompt, seed in pictures], make)
 
 
 def true_rendering(decoded: bool) -> Job:
@@ -226,6 +247,10 @@ JOBS: dict[str, Job] = {
         for guidance, strengths in GUIDED.items()
     },
     NATIVE_FIRST: with_second_pass(RESTART, METHODS["MSW-MSA only"], in_pixels=True),
+    **{
+        leaving_out(what): with_second_pass(RESTART, faster_windows(option), True, option.has(FasterSecondPass.SHORT))
+        for what, option in FASTER.items()
+    },
     TWO_RESTARTS: with_two_restarts(METHODS["MSW-MSA only"], RESTART_BETWEEN, RESTART),
 }
 """Every method of a cell."""

@@ -9,6 +9,7 @@ from typing import Any
 
 from demo_model import NATIVE, SITUATION, DemoModel, Patch, Patched, untouched
 from hidiffusion_ext.core import Method, Options, Preset, Schedule, Span, WindowShift, make_plan
+from hidiffusion_ext.core.options import FasterSecondPass
 from hidiffusion_ext.core.parts.raunet import Pair, RAUNet
 from hidiffusion_ext.core.sizes import CELL, Size
 
@@ -118,3 +119,8 @@ OVER_PICTURES: dict[str, MakePatch] = {**METHODS, "HiDiffusion": _hidiffusion(ov
 def guided_windows(split: float, anchor: float) -> MakePatch:
     """MSW-MSA in a second pass, guided as `Options` have it."""
     return _hidiffusion(over_picture=True, rau_net=False, split_guidance=split, anchor=anchor)
+
+
+def faster_windows(faster: FasterSecondPass) -> MakePatch:
+    """MSW-MSA in a second pass from which something is left out."""
+    return _hidiffusion(over_picture=True, rau_net=False, faster_second_pass=faster)
