@@ -26,7 +26,7 @@ from hidiffusion_ext.core import (
     Schedule,
     Situation,
 )
-from hidiffusion_ext.core.options import SETTINGS, Choice, Setting
+from hidiffusion_ext.core.options import SETTINGS, Choice, FasterSecondPass, Setting
 
 CASES = int(os.environ.get("LAW_CASES", "3"))
 
@@ -59,6 +59,8 @@ def working(setting: Setting) -> Any:
     """A value with which a setting does something."""
     if isinstance(setting.default, bool):
         return True
+    if setting.default is FasterSecondPass.OFF:
+        return FasterSecondPass.ON
     if isinstance(setting.default, Choice) or setting.maximum is None or setting.minimum is None:
         return setting.default
     return type(setting.default)((setting.minimum + setting.maximum) / 2)
