@@ -40,7 +40,7 @@ def v_loss(
     context: torch.Tensor,
     alphas: torch.Tensor,
 ) -> torch.Tensor:
-    """Squared error of the predicted v for a batch `[B, 4, h, w]` at timesteps `[B]`, weighted by noise level.
+    """Squared errors `[B]` of the predicted v for a batch `[B, 4, h, w]` at timesteps `[B]`, weighted by noise level.
 
     The error of v is that of the picture times SNR + 1: where nearly all is noise and the caption settles what is
     where, the picture counts in full. (min(SNR, gamma) + 1) / (SNR + 1) takes weight from the last touches.
@@ -51,7 +51,7 @@ def v_loss(
     v = alpha.sqrt() * noise - (1 - alpha).sqrt() * latents
     snr = (alpha / (1 - alpha)).flatten()
     weight = (snr.clamp(max=MAX_SNR_WEIGHT) + 1) / (snr + 1)
-    return (weight * (predicted.float() - v).square().mean(dim=(1, 2, 3))).mean()
+    return weight * (predicted.float() - v).square().mean(dim=(1, 2, 3))
 
 
 @torch.no_grad()

@@ -20,7 +20,7 @@ FRESH_SHARE = 0.4
 FIRST = 3
 """Times a draw that a pool begins with."""
 
-PART_SHARE = 0.5
+PART_SHARE = 0.9
 """Of the pictures larger than native ones; the others show the whole object."""
 
 NEAREST = 2.5
@@ -28,6 +28,33 @@ NEAREST = 2.5
 
 LARGEST_PICTURE = 768
 """... of at most this many pixels a side, as the drawings are rendered once for that."""
+
+USUAL_LOSS = 0.2
+NEWEST_SHARE = 0.05  # of what an emoji's pictures have cost lately
+LEAST_RATIO, MOST_RATIO = 0.4, 3.0  # of an emoji's losses to all emojis'
+EMPHASIS = 1.5
+
+
+class Shares:
+    """How often each emoji is drawn: the more often the larger its losses have been lately.
+
+    Args:
+        count: How many there are.
+    """
+
+    def __init__(self, count: int) -> None:
+        self._losses = np.full(count, USUAL_LOSS)
+
+    def note(self, labels: torch.Tensor, losses: torch.Tensor) -> None:
+        """What pictures of these emoji [B] cost [B]."""
+        for label, loss in zip(labels.tolist(), losses.tolist()):
+            self._losses[label] += NEWEST_SHARE * (loss - self._losses[label])
+
+    @property
+    def values(self) -> np.ndarray:
+        """One for each emoji; they add up to one."""
+        ratios = np.clip(self._losses / self._losses.mean(), LEAST_RATIO, MOST_RATIO) ** EMPHASIS
+        return ratios / ratios.sum()
 
 
 class Latents(NamedTuple):
@@ -44,12 +71,20 @@ class Pool:
         cells: Latent cells a side.
         parts: Whether some pictures show a part of the object.
         scale_factor: What latents are multiplied by.
+        shares: How often each emoji is drawn.
     """
 
     def __init__(
-        self, run: Run, autoencoder: Autoencoder, glyphs: list[Glyph], cells: int, parts: bool, scale_factor: float
+        self,
+        run: Run,
+        autoencoder: Autoencoder,
+        glyphs: list[Glyph],
+        cells: int,
+        parts: bool,
+        scale_factor: float,
+        shares: Shares,
     ) -> None:
-        self._run, self._autoencoder, self._glyphs = run, autoencoder, glyphs
+        self._run, self._autoencoder, self._glyphs, self._shares = run, autoencoder, glyphs, shares
         self._side, self._parts, self._scale_factor = cells * FACTOR, parts, scale_factor
         self._values: list[torch.Tensor] = []
         self._labels: list[int] = []
@@ -68,7 +103,7 @@ class Pool:
     @torch.no_grad()
     def _add(self, count: int, rng: np.random.Generator) -> list[int]:
         """Draws and encodes `count` pictures; returns their places."""
-        labels = rng.integers(len(self._glyphs), size=count).tolist()
+        labels = rng.choice(len(self._glyphs), size=count, p=self._shares.values).tolist()
         pictures = to_tensor([self._picture(self._glyphs[label], rng) for label in labels]).to(self._run.device)
         with self._run.autocast():
             means = self._autoencoder.encode(pictures)[0] * self._scale_factor

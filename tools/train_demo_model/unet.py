@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from copy import deepcopy
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -27,19 +27,19 @@ from .data import Glyph, save_grid, to_pictures
 from .diffusion import TIMESTEPS, alphas_cumprod, draw_timesteps, sample_ddim, v_loss
 from .exported import read_exported
 from .model import FACTOR, LATENT_CHANNELS, UNET, Autoencoder, build_text_encoder, build_unet
-from .pools import Latents, Pool, measure_scale_factor
+from .pools import Latents, Pool, Shares, measure_scale_factor
 from .text import encode, make_tokenizer, silence_other_words, tokenize
 
 PEAK_RATE = 8e-4
 WARM_UP = 50
 FURTHER_RATE = 3e-4  # of a model that was trained before
-NATIVE = 8  # pictures of the native size in each step, at any noise
+NATIVE = 10  # pictures of the native size in each step, at any noise
 LARGER = {24: 5, 32: 4, 48: 1}  # cells a side: how many larger ones beside them, about as much work each
-LARGER_SHARES = (0.25, 0.5, 0.25)  # of the steps
-LARGER_BELOW = 600  # the timesteps of larger ones: what is where is settled before, by native pictures alone
+LARGER_SHARES = (0.2, 0.65, 0.15)  # of the steps
+LARGER_BELOW = 500  # the timesteps of larger ones: what is where is settled before, by native pictures alone
 CAPTION_DROPOUT = 0.1
 ARTICLE_SHARE = 0.25  # captions shown as "a <caption>", so that both ways of asking work
-AVERAGE_DECAY = 0.995
+AVERAGE_DECAY = 0.997
 LOG_EVERY = 50
 SAVE_EVERY = 50
 CHECKPOINT = "unet.pt"
@@ -59,7 +59,8 @@ class CaptionedUNet(nn.Module):
 
 
 def train_unet(run: Run, glyphs: list[Glyph], iterations: int, sample_every: int, start: Path | None) -> None:
-    """Trains up to `iterations` in all, from the checkpoint in the run's folder if there is one.
+    """Trains up to `iterations` in all, from the checkpoint in the run's folder if there is one; with more of them than
+    it was to have, the learning rate begins anew.
 
     With `start`, an exported model's folder, its UNet is trained further; its autoencoder (unless the run's folder has
     one) and its text encoder stay what they are. Under `torchrun` every worker draws its own batch; the first writes
@@ -84,7 +85,7 @@ def train_unet(run: Run, glyphs: list[Glyph], iterations: int, sample_every: int
     peak = FURTHER_RATE if exported else PEAK_RATE
     average = deepcopy(model).eval().requires_grad_(False)
     optimizer = torch.optim.AdamW(model.parameters(), lr=peak, betas=(0.9, 0.99), weight_decay=0.0, fused=True)
-    done = 0
+    done = began = 0
     saved = load_checkpoint(run.folder / CHECKPOINT, run.device)
     if saved is not None:
         model.load_state_dict(saved["model"])
@@ -92,10 +93,13 @@ def train_unet(run: Run, glyphs: list[Glyph], iterations: int, sample_every: int
         if "optimizer" in saved:
             optimizer.load_state_dict(saved["optimizer"])
         done = saved["iteration"]
+        began = saved["began"] if saved.get("until") == iterations else done
     torch.manual_seed(run.seed + done + 1_000_000 * worker)
     rng = np.random.default_rng((run.seed, done, worker))
-    native = Pool(run, autoencoder, glyphs, UNET["image_size"], parts=False, scale_factor=scale_factor)
-    larger = {cells: Pool(run, autoencoder, glyphs, cells, parts=True, scale_factor=scale_factor) for cells in LARGER}
+    shares = Shares(len(glyphs))
+    make_pool = partial(Pool, run, autoencoder, glyphs, scale_factor=scale_factor, shares=shares)
+    native = make_pool(UNET["image_size"], parts=False)
+    larger = {cells: make_pool(cells, parts=True) for cells in LARGER}
     train_coarse_first(model.unet)
     alphas = alphas_cumprod().to(run.device)
 
@@ -103,14 +107,16 @@ def train_unet(run: Run, glyphs: list[Glyph], iterations: int, sample_every: int
         timesteps = draw_timesteps(len(latents.labels), below, run.device)
         with run.autocast():
             context = encode(model.text, tokens[_caption_rows(latents.labels, len(glyphs))])
-            return v_loss(model, latents.values, timesteps, context, alphas)
+            losses = v_loss(model, latents.values, timesteps, context, alphas)
+        shares.note(latents.labels, losses)
+        return losses.mean()
 
     losses: list[tuple[float, float]] = []
     progress = tqdm(
         range(done, iterations), initial=done, total=iterations, desc="unet", mininterval=10, disable=worker > 0
     )
     for step in progress:
-        set_learning_rate(optimizer, peak, step, WARM_UP, iterations)
+        set_learning_rate(optimizer, peak, step - began, WARM_UP, iterations - began)
         cells = int(rng.choice(list(LARGER), p=LARGER_SHARES))
         native_loss = loss_of(native.draw(NATIVE, rng), TIMESTEPS)
         native_loss.backward()
@@ -131,7 +137,8 @@ def train_unet(run: Run, glyphs: list[Glyph], iterations: int, sample_every: int
             progress.set_postfix({kind: f"{mean:.4f}" for kind, mean in means.items()})
             append_log(run.folder / "unet.csv", {"iteration": done, **means})
         if done % SAVE_EVERY == 0 or done == iterations:
-            _save(run, model, average, optimizer, done, scale_factor)
+            where = {"iteration": done, "began": began, "until": iterations}
+            _save(run, model, average, optimizer, {**where, "scale_factor": scale_factor})
         if done % sample_every == 0:
             captions = [glyph.caption for glyph in glyphs[::7]]
             draw_samples(run, captions, 128, 128, steps=20, guidance=3.0, name=f"{done:06d}.png")
@@ -192,13 +199,7 @@ def _update_average(average: nn.Module, model: nn.Module, step: int) -> None:
 
 
 def _save(
-    run: Run, model: nn.Module, average: nn.Module, optimizer: torch.optim.Optimizer, done: int, scale_factor: float
+    run: Run, model: nn.Module, average: nn.Module, optimizer: torch.optim.Optimizer, numbers: dict[str, float]
 ) -> None:
-    content: dict[str, Any] = {
-        "model": model.state_dict(),
-        "average": average.state_dict(),
-        "optimizer": optimizer.state_dict(),
-        "iteration": done,
-        "scale_factor": scale_factor,
-    }
-    save_checkpoint(run.folder / CHECKPOINT, content)
+    states = {"model": model.state_dict(), "average": average.state_dict(), "optimizer": optimizer.state_dict()}
+    save_checkpoint(run.folder / CHECKPOINT, {**states, **numbers})
