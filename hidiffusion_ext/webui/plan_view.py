@@ -87,17 +87,13 @@ def view(
     entries = [_entry(*each) for each in zip(passes, plans, costs)]
     without = direct(plans[-1], at_once.schedule) if at_once and at_once.schedule else None
     faster = speed_up(*costs, direct=without)
-    idle = {
-        name: reason
-        for name, reason in without_effect(options, plans[0]).items()
-        if all(name in without_effect(options, plan) for plan in plans)
-    }
+    idle = _idle(options, plans)
     notes = {**_preset_values(plans), **{name: f"Not used: {idle[name]}." for name in idle}}
     auto, far = options.method is Method.AUTO, any(map(_is_far, plans))
-    if at_once:
-        notes["method"] = f"{AUTO_TWO} {OWN_SECOND_PASS}" if auto else OWN_SECOND_PASS
-    elif auto and len(plans) == 1 and plan.active and not far:
-        notes["method"] = AUTO_ONE
+    if auto and (at_once or (len(plans) == 1 and plan.active and not far)):
+        notes["method"] = f"{AUTO_TWO} {OWN_SECOND_PASS}" if at_once else AUTO_ONE
+    elif at_once:
+        notes["method"] = OWN_SECOND_PASS
     return {
         "model": f"{family}{_checkpoint(model)}",
         "refused": "",
@@ -128,6 +124,12 @@ def _entry(one: PlannedPass, plan: Plan, cost: Cost) -> dict[str, Any]:
         "speed_up": round(speed_up(cost), 2),
         "work": [round(share, 3) for share in cost.shares],
     }
+
+
+def _idle(options: Options, plans: list[Plan]) -> dict[str, str]:
+    """The settings that change nothing in any of the passes, and why not in the first one."""
+    nothing = [without_effect(options, plan) for plan in plans]
+    return {name: reason for name, reason in nothing[0].items() if all(name in each for each in nothing)}
 
 
 def _is_far(plan: Plan) -> bool:
