@@ -6,6 +6,8 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+from modules import shared
+
 from ..core import Options, Passes, Schedule
 from ..core.native_first import steps_needed
 from ..core.options import FasterSecondPass
@@ -15,13 +17,16 @@ from .asking import Asking
 from .passes import native_side
 from .schedules import hires_latent, hires_steps, in_hires_pass
 
+SAVED = "save_images_before_highres_fix"
+"""The host's setting by which first passes' pictures are saved, too."""
+
 NO_REFINER = (None, "", "None", "none")
 """What hosts have in the place of a refiner's name."""
 
 
 def is_shortened(p: Any, options: Options) -> bool:
-    """Whether a job's first pass need not make all its steps: hires fix to a large picture goes over it, and no refiner
-    takes over at one of them.
+    """Whether a job's first pass need not make all its steps: hires fix to a large picture goes over it, its own one is
+    not saved, and no refiner takes over at one of them.
 
     Args:
         p: The job; the host has worked out its sizes.
@@ -31,6 +36,8 @@ def is_shortened(p: Any, options: Options) -> bool:
         Refused: if this model cannot be patched, or not as asked.
     """
     if not getattr(p, "enable_hr", False) or getattr(p, "refiner_checkpoint", None) not in NO_REFINER:
+        return False
+    if getattr(shared.opts, SAVED, False):
         return False
     if options.passes is Passes.FIRST or not options.faster_second_pass.has(FasterSecondPass.SHORT):
         return False

@@ -177,6 +177,13 @@ def test_a_refiner_takes_over_at_a_step_of_the_whole_pass(host: Host) -> None:
     assert len({noise for _, height, noise in seen if height == FIRST}) == 12
 
 
+def test_a_first_picture_that_is_saved_is_finished(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(vars(shared.opts), "save_images_before_highres_fix", True)
+    _, noted, seen = made(host, SHORT)
+    assert "HiDiffusion first pass" not in noted
+    assert len({noise for _, height, noise in seen if height == FIRST}) == 12
+
+
 def test_a_small_hires_pass_leaves_the_first_one_whole(host: Host) -> None:
     pictures, noted, _ = host.job({"native_size": 512, "faster_second_pass": ALL}, **JOB)
     assert not {key for key in noted if key.startswith("HiDiffusion")}
