@@ -26,21 +26,18 @@ FIRST_SEED = {REFERENCE_ROW: 500_000}
 USUAL_FIRST_SEED = 1000
 ORDER_SEED = 7
 
-SQUARE_2X, SQUARE_2_5X, SQUARE_3X, SQUARE_4X = (256, 256), (320, 320), (384, 384), (512, 512)
-TALL, WIDE, VERY_TALL = (384, 192), (192, 384), (384, 128)
+SQUARE_2X, SQUARE_3X, SQUARE_4X, TALL = (256, 256), (384, 384), (512, 512), (384, 192)
 
-SCALECRAFTER_4X = ["ScaleCrafter", "ScaleCrafter + dispersion", "ScaleCrafter + damped guidance"]
-SHIFT_POLICIES = ["random shift", "independent shifts", "low-discrepancy shift"]
-STRENGTHS = (0.2, 0.3, 0.5, 0.7, 0.9)
-HELPERS = ("direct", "MSW-MSA only", "HiDiffusion by steps", "HiDiffusion")
+STRENGTHS = (0.3, 0.5, 0.7)
+HELPERS = ("direct", "MSW-MSA only", "HiDiffusion")
 """What a second pass is made with. HiDiffusion leaves RAU-Net out below a strength of 0.6: that is MSW-MSA only."""
 
 RAUNET_FROM = 0.6
-SCHEDULERS = ("Karras", "Exponential", "Beta")
+SCHEDULERS = ("Karras", "Beta")
 SPACED = ("HiDiffusion by steps", "HiDiffusion")
 """What is compared on other schedules than the evenly spaced one with 10 steps, where both are the same."""
 
-FEW_STEPS = (2, 4, 8)
+FEW_STEPS = (4, 8)
 
 
 def second_pass(strength: float, helper: str, in_pixels: bool = True) -> str:
@@ -53,12 +50,7 @@ def restarted(strength: float) -> str:
     return f"{TRUE_ROW}, restarted at {strength:g}"
 
 
-GUIDED = {
-    "split guidance 1.5": (1.5, 0.0),
-    "split guidance 2": (2.0, 0.0),
-    "anchor 1": (1.0, 1.0),
-    "split guidance 1.5 and anchor 1": (1.5, 1.0),
-}
+GUIDED = {"split guidance 1.5": (1.5, 0.0), "anchor 1": (1.0, 1.0)}
 """How a second pass with MSW-MSA may be guided: (split guidance, anchor)."""
 
 GUIDED_AT = (0.3, 0.5)
@@ -69,11 +61,11 @@ def guided(strength: float, guidance: str) -> str:
     return f"{second_pass(strength, 'MSW-MSA only')}, {guidance}"
 
 
-NATIVE_FIRST, TWO_RESTARTS = "Native first", "Native first, two restarts"
-"""A second pass at the strength that the method takes, and two of them by way of twice the native side."""
+NATIVE_FIRST = "Native first"
+"""A second pass at the strength that the method takes."""
 
-RESTART, RESTART_BETWEEN = 0.38, 0.5
-"""The strengths: with this model's spacing the noise's standard deviation is 1.08 and 1.62 of the signal's."""
+RESTART = 0.38
+"""The strength: with this model's spacing the noise's standard deviation is 1.08 of the signal's."""
 
 FASTER = {
     "faster": FasterSecondPass.ON,
@@ -91,8 +83,6 @@ def leaving_out(what: str) -> str:
 
 WAYS = ["native + Lanczos", "direct", "HiDiffusion", "ScaleCrafter", NATIVE_FIRST, "Relay"]
 """What a picture can be made larger with: put side by side in docs/ways.md."""
-
-OTHER_ASPECTS = ["direct", "HiDiffusion", "native + Lanczos", NATIVE_FIRST, "Relay"]
 
 
 def spaced(method: str, scheduler: str) -> str:
@@ -124,38 +114,26 @@ class Cell:
 
 def all_cells() -> list[Cell]:
     """Every cell, most important first: a budget of time works through the list in this order."""
+    ways, faster = WAYS[1:], leaving_out("faster")
+    restarts = [restarted(strength) for strength in RESTARTED_AT]
+    truth, enlarged = [TRUE_ROW, TRUE_DECODED_ROW], WAYS[0]
     helped = [(s, helper) for s in STRENGTHS for helper in HELPERS if helper != "HiDiffusion" or s >= RAUNET_FROM]
-    second = [second_pass(*each) for each in helped]
-    in_latent = [second_pass(*each, in_pixels=False) for each in helped if each[1] != "HiDiffusion by steps"]
     by_size: list[tuple[tuple[int, int], list[str]]] = [
         ((128, 128), [REFERENCE_ROW, NATIVE_ROW]),
-        (SQUARE_2X, [TRUE_ROW, TRUE_DECODED_ROW, "native + bicubic", "native + Lanczos"]),
-        *((size, [restarted(strength) for strength in RESTARTED_AT]) for size in (SQUARE_2X, SQUARE_4X)),
-        (SQUARE_2X, ["direct", "HiDiffusion", "HiDiffusion T1 0.8", "RAU-Net only", "MSW-MSA only"]),
-        (SQUARE_2X, second),
-        (SQUARE_2X, [guided(strength, guidance) for strength in GUIDED_AT for guidance in GUIDED]),
+        *((size, [*truth, *restarts, enlarged, *ways, faster]) for size in (SQUARE_2X, SQUARE_4X)),
+        (SQUARE_3X, [*truth, enlarged, *ways, faster, "HiDiffusion T1 0.4"]),
+        (TALL, [enlarged, *ways]),
+        (SQUARE_2X, [leaving_out(piece) for piece in FASTER]),
+        (SQUARE_2X, ["RAU-Net only", "MSW-MSA only", "HiDiffusion T1 0.2", "HiDiffusion T1 0.6", "HiDiffusion T1 0.8"]),
         (SQUARE_2X, [spaced(method, scheduler) for scheduler in SCHEDULERS for method in SPACED]),
-        (SQUARE_2X, [hurried(method, steps) for steps in FEW_STEPS for method in ("direct", *SPACED)]),
-        (SQUARE_2X, ["ScaleCrafter", "ScaleCrafter + MSW-MSA", "Deep Shrink", "Deep Shrink 75%"]),
-        (SQUARE_4X, [TRUE_ROW, TRUE_DECODED_ROW, "native + bicubic", "native + Lanczos"]),
-        (SQUARE_4X, ["direct", "HiDiffusion", "HiDiffusion T1 0.95 T2 0.7"]),
-        (SQUARE_3X, [TRUE_ROW, TRUE_DECODED_ROW, "native + Lanczos", "direct"]),
-        (SQUARE_3X, ["HiDiffusion", "HiDiffusion T1 0.3", "HiDiffusion T1 0.4"]),
-        (SQUARE_4X, [second_pass(strength, "MSW-MSA only") for strength in (0.3, 0.5)]),
-        (SQUARE_4X, [second_pass(0.7, helper) for helper in ("MSW-MSA only", "HiDiffusion")]),
-        (SQUARE_2X, [NATIVE_FIRST, *map(leaving_out, FASTER), "Relay", "Relay T1 0.6"]),
-        (SQUARE_4X, [NATIVE_FIRST, leaving_out("faster"), TWO_RESTARTS, "Relay"]),
-        (SQUARE_4X, [guided(0.3, guidance) for guidance in GUIDED]),
-        (SQUARE_3X, [NATIVE_FIRST, leaving_out("faster"), "Relay"]),
-        (SQUARE_2X, in_latent),
-        (SQUARE_2X, ["HiDiffusion T1 0.2", "HiDiffusion T1 0.6", "HiDiffusion T1 0.8 T2 0.4", "RAU-Net only T1 0.8"]),
-        *((size, OTHER_ASPECTS) for size in (TALL, WIDE, VERY_TALL)),
-        (SQUARE_2X, ["ScaleCrafter + dispersion", "ScaleCrafter + damped guidance", "ScaleCrafter T1 0.9"]),
-        (SQUARE_4X, ["MSW-MSA only", "Deep Shrink 75%", *SCALECRAFTER_4X]),
-        *((size, ["ScaleCrafter"]) for size in (TALL, SQUARE_2_5X)),
-        (SQUARE_2X, [f"HiDiffusion T1 0.8, {policy}" for policy in SHIFT_POLICIES]),
+        (SQUARE_2X, [hurried(method, steps) for steps in FEW_STEPS for method in ("direct", "HiDiffusion")]),
+        (SQUARE_2X, [*(second_pass(*each) for each in helped), second_pass(0.5, "MSW-MSA only", in_pixels=False)]),
+        (SQUARE_2X, [guided(strength, guidance) for strength in GUIDED_AT for guidance in GUIDED]),
+        (SQUARE_2X, ["ScaleCrafter + MSW-MSA", "Deep Shrink 75%"]),
+        (SQUARE_4X, ["ScaleCrafter + dispersion", "ScaleCrafter + damped guidance"]),
     ]
-    return [Cell(method, *size) for size, methods in by_size for method in methods]
+    cells = (Cell(method, *size) for size, methods in by_size for method in methods)
+    return list(dict.fromkeys(cells))
 
 
 def prompt_number(index: int, prompts: int) -> int:

@@ -29,13 +29,11 @@ from .cells import (
     NATIVE_ROW,
     REFERENCE_ROW,
     RESTART,
-    RESTART_BETWEEN,
     RESTARTED_AT,
     SPACED,
     STRENGTHS,
     TRUE_DECODED_ROW,
     TRUE_ROW,
-    TWO_RESTARTS,
     guided,
     hurried,
     leaving_out,
@@ -99,13 +97,9 @@ def in_one_pass(method: MakePatch, spacing: Spacing = evenly_spaced, steps: int 
     return job
 
 
-def enlarged(kernel: Resampling) -> Job:
+def enlarged(model: DemoModel, request: Request) -> torch.Tensor:
     """Native pictures, enlarged: what most people do."""
-
-    def job(model: DemoModel, request: Request) -> torch.Tensor:
-        return resized(model.decode(native_latents(model, request)), request.size, kernel)
-
-    return job
+    return resized(model.decode(native_latents(model, request)), request.size)
 
 
 def with_second_pass(strength: float, method: MakePatch, in_pixels: bool, short: bool = False) -> Job:
@@ -126,26 +120,6 @@ def with_second_pass(strength: float, method: MakePatch, in_pixels: bool, short:
             begin = F.interpolate(native_latents(model, request), size=latent, mode="bilinear")
         settings: dict[str, Any] = {**request.settings, "patch": method(model, request.size, seeds[0])}
         return model.decode(model.draw(prompts, seeds, latent, begin=begin, strength=strength, **settings))
-
-    return job
-
-
-def with_two_restarts(method: MakePatch, between: float, last: float) -> Job:
-    """Native pictures, and over them passes at twice the native side and at full size, enlarged in pixels before each.
-
-    Args:
-        method: Of both passes.
-        between, last: Their strengths.
-    """
-
-    def job(model: DemoModel, request: Request) -> torch.Tensor:
-        halfway = replace(request, size=(2 * NATIVE, 2 * NATIVE))
-        smaller = with_second_pass(between, method, in_pixels=True)(model, halfway)
-        begin = model.encode(resized(smaller, request.size, Resampling.LANCZOS))
-        latent = request.size[0] // CELL, request.size[1] // CELL
-        patch = method(model, request.size, request.seeds[0])
-        settings: dict[str, Any] = {**request.settings, "patch": patch, "begin": begin, "strength": last}
-        return model.decode(model.draw(request.prompts, request.seeds, latent, **settings))
 
     return job
 
@@ -175,7 +149,7 @@ def enlarged_latents(model: DemoModel, request: Request, restart: float | None =
 
     def make() -> torch.Tensor:
         pictures = model.decode(native_latents(model, request, restart))
-        return model.encode(resized(pictures, request.size, Resampling.LANCZOS))
+        return model.encode(resized(pictures, request.size))
 
     pictures = zip(request.prompts, request.seeds, strict=True)
     return request.kept.rows([("enlarged", request.size, restart, prompt, seed) for prompt, seed in pictures], make)
@@ -209,10 +183,14 @@ def true_pictures(request: Request) -> torch.Tensor:
     return torch.from_numpy(drawn).permute(0, 3, 1, 2) / 255
 
 
-def resized(pictures: torch.Tensor, size: Size, kernel: Resampling) -> torch.Tensor:
-    """Pictures [B, 3, H, W], 0 to 1, at another (height, width), in 255 steps as files and WebUIs have them."""
+def resized(pictures: torch.Tensor, size: Size) -> torch.Tensor:
+    """Pictures [B, 3, H, W], 0 to 1, at another (height, width) by Lanczos' kernel, in 255 steps as files and WebUIs
+    have them.
+    """
     pixels = (pictures.float() * 255).round().byte().permute(0, 2, 3, 1).numpy()
-    large = np.stack([np.asarray(Image.fromarray(picture).resize((size[1], size[0]), kernel)) for picture in pixels])
+    large = np.stack(
+        [np.asarray(Image.fromarray(picture).resize((size[1], size[0]), Resampling.LANCZOS)) for picture in pixels]
+    )
     return torch.from_numpy(large).permute(0, 3, 1, 2) / 255
 
 
@@ -222,8 +200,7 @@ JOBS: dict[str, Job] = {
     TRUE_ROW: true_rendering(decoded=False),
     TRUE_DECODED_ROW: true_rendering(decoded=True),
     **{restarted(strength): true_restarted(strength) for strength in RESTARTED_AT},
-    "native + bicubic": enlarged(Resampling.BICUBIC),
-    "native + Lanczos": enlarged(Resampling.LANCZOS),
+    "native + Lanczos": enlarged,
     **{name: in_one_pass(method) for name, method in METHODS.items()},
     **{
         spaced(name, scheduler): in_one_pass(METHODS[name], spacing)
@@ -251,6 +228,5 @@ JOBS: dict[str, Job] = {
         leaving_out(what): with_second_pass(RESTART, faster_windows(option), True, option.has(FasterSecondPass.SHORT))
         for what, option in FASTER.items()
     },
-    TWO_RESTARTS: with_two_restarts(METHODS["MSW-MSA only"], RESTART_BETWEEN, RESTART),
 }
 """Every method of a cell."""

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Generator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 from demo_model import NATIVE, SITUATION, DemoModel, Patch, Patched, untouched
-from hidiffusion_ext.core import Method, Options, Preset, Schedule, Span, WindowShift, make_plan
+from hidiffusion_ext.core import Method, Options, Preset, Schedule, Span, make_plan
 from hidiffusion_ext.core.options import FasterSecondPass
 from hidiffusion_ext.core.parts.raunet import Pair, RAUNet
 from hidiffusion_ext.core.sizes import CELL, Size
 
 from .deep_shrink import deep_shrink
-from .shifts import INDEPENDENT, LOW_DISCREPANCY, Policy, shifts_by
 
 MakePatch = Callable[[DemoModel, Size, int], Patch]
 """`(model, (height, width) in pixels, seed for what draws) -> patch`"""
@@ -28,20 +27,14 @@ def _deep_shrink(end: float) -> MakePatch:
     return lambda model, size, seed: lambda timesteps: deep_shrink(model.unet, model.unet_map, Schedule(timesteps), end)
 
 
-def _hidiffusion(policy: Policy | None = None, over_picture: bool = False, **options: Any) -> MakePatch:
-    """The project's own methods through the public core; with another shift policy if one is given."""
+def _hidiffusion(over_picture: bool = False, **options: Any) -> MakePatch:
+    """The project's own methods through the public core."""
 
     def method(model: DemoModel, size: Size, seed: int) -> Patch:
         wanted = Options(native_size=NATIVE, **options)
         situation = dataclasses.replace(SITUATION, over_picture=over_picture)
         plan = make_plan(wanted, model.unet_map, (size[0] // CELL, size[1] // CELL), situation)
-
-        @contextmanager
-        def patch(timesteps: Sequence[float]) -> Generator[Patched | None]:
-            with shifts_by(policy) if policy else nullcontext(), model.patched(plan, seed)(timesteps) as patched:
-                yield patched
-
-        return patch
+        return model.patched(plan, seed)
 
     return method
 
@@ -69,8 +62,8 @@ def _counted_in_steps() -> MakePatch:
     return method
 
 
-def _custom(t1: float, t2: float = 0.0, policy: Policy | None = None, **options: Any) -> MakePatch:
-    return _hidiffusion(policy, preset=Preset.X2, t1=t1, t2=t2, **options)
+def _custom(t1: float) -> MakePatch:
+    return _hidiffusion(preset=Preset.X2, t1=t1)
 
 
 def _scalecrafter(**options: Any) -> MakePatch:
@@ -83,25 +76,15 @@ METHODS: dict[str, MakePatch] = {
     "MSW-MSA only": _hidiffusion(rau_net=False),
     "HiDiffusion": _hidiffusion(),
     "HiDiffusion by steps": _counted_in_steps(),
-    "RAU-Net only T1 0.8": _custom(0.8, msw_msa=False),
     "HiDiffusion T1 0.2": _custom(0.2),
-    "HiDiffusion T1 0.3": _custom(0.3),
     "HiDiffusion T1 0.4": _custom(0.4),
     "HiDiffusion T1 0.6": _custom(0.6),
     "HiDiffusion T1 0.8": _custom(0.8),
-    "HiDiffusion T1 0.8 T2 0.4": _custom(0.8, 0.4),
-    "HiDiffusion T1 0.95 T2 0.7": _custom(0.95, 0.7),
-    "HiDiffusion T1 0.8, random shift": _custom(0.8, window_shift=WindowShift.RANDOM),
-    "HiDiffusion T1 0.8, independent shifts": _custom(0.8, policy=INDEPENDENT),
-    "HiDiffusion T1 0.8, low-discrepancy shift": _custom(0.8, policy=LOW_DISCREPANCY),
     "ScaleCrafter": _scalecrafter(),
     "ScaleCrafter + dispersion": _scalecrafter(preset=Preset.X4, dispersion=True),
     "ScaleCrafter + damped guidance": _scalecrafter(preset=Preset.X4, damped_guidance=True),
     "ScaleCrafter + MSW-MSA": _scalecrafter(msw_msa=True),
-    "ScaleCrafter T1 0.9": _scalecrafter(preset=Preset.X2, t1=0.9),
     "Relay": _hidiffusion(method=Method.RELAY),
-    "Relay T1 0.6": _hidiffusion(method=Method.RELAY, t1=0.6),
-    "Deep Shrink": _deep_shrink(0.35),
     "Deep Shrink 75%": _deep_shrink(0.75),
 }
 """Dispersion and damped guidance belong to the 4x preset, which is used at every size then.

@@ -34,6 +34,5 @@ def _spaced(place: Callable[[np.ndarray, float, float], np.ndarray]) -> Spacing:
 
 SPACINGS: dict[str, Spacing] = {
     "Karras": _spaced(lambda x, high, low: (high ** (1 / RHO) + x * (low ** (1 / RHO) - high ** (1 / RHO))) ** RHO),
-    "Exponential": _spaced(lambda x, high, low: high ** (1 - x) * low**x),
     "Beta": _spaced(lambda x, high, low: low + beta.ppf(1 - x, BETA, BETA) * (high - low)),
 }

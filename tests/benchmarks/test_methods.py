@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from collections import Counter
-
 import pytest
 import torch
 from unets import inputs, shared_unet, uniform_timesteps
 
 from benchmarks.quality.deep_shrink import deep_shrink
 from benchmarks.quality.methods import METHODS
-from benchmarks.quality.shifts import INDEPENDENT, LOW_DISCREPANCY, SITES, shifts_by
 from benchmarks.quality.spacings import SPACINGS
 from demo_model import DemoModel
 from hidiffusion_ext.core import Schedule, map_unet
-from hidiffusion_ext.core.parts import windows
 from hidiffusion_ext.core.parts.damped_guidance import DampedGuidance
 from hidiffusion_ext.core.parts.raunet import RAUNet
 
@@ -84,26 +80,3 @@ def test_hidiffusion_by_steps_has_raunet_in_the_papers_steps_on_any_schedule(sch
             bool(model.unet(x, torch.tensor([t]), context) is not None and patched.run.has(RAUNet)) for t in timesteps
         ]
     assert active == [step < int(0.4 * STEPS) for step in range(STEPS)]
-
-
-def test_other_shift_policies_hold_for_the_context_only() -> None:
-    before = windows.cycle_index, windows.window_shift
-    with shifts_by(INDEPENDENT):
-        assert (windows.cycle_index, windows.window_shift) == INDEPENDENT
-    assert (windows.cycle_index, windows.window_shift) == before
-
-
-def test_independent_shifts_use_every_pair_equally_at_every_site() -> None:
-    number, shift = INDEPENDENT
-    for site in range(SITES):
-        pairs = Counter(shift((32, 48), number(step, site)) for step in range(16))
-        assert pairs == Counter({(4 * i, 6 * j): 1 for i in range(4) for j in range(4)})
-
-
-def test_the_low_discrepancy_sequence_fills_the_window_evenly() -> None:
-    number, shift = LOW_DISCREPANCY
-    shifts = [shift((32, 32), number(step, site)) for step in range(20) for site in range(SITES)]
-    assert all(0 <= y < 16 and 0 <= x < 16 for y, x in shifts)
-    quarters = Counter((y // 4, x // 4) for y, x in shifts)
-    assert len(quarters) == 16
-    assert max(quarters.values()) - min(quarters.values()) <= 4
