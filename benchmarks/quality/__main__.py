@@ -24,6 +24,7 @@ from benchmarks.documents import insert_figures  # noqa: E402
 from .cells import (  # noqa: E402
     NATIVE_ROW,
     RESTARTED_AT,
+    SHOWN,
     SQUARE_2X,
     SQUARE_3X,
     SQUARE_4X,
@@ -53,6 +54,9 @@ SHEETS = {SQUARE_3X: ROOT / "docs/quality/384x384.jpg", TALL: ROOT / "docs/quali
 
 WAYS_SHEETS = ROOT / "docs" / "ways"
 MOST_ON_A_SHEET = 20
+
+SYMPTOMS = ROOT / "docs" / "symptoms"
+"""Pictures that show what goes wrong, and the same ones as they are with what helps."""
 
 
 def main() -> None:
@@ -99,11 +103,15 @@ def _blind(store: Store, cells: list[Cell], captions: list[str]) -> None:
 
 
 def _ways(store: Store, captions: list[str]) -> None:
-    from .report import ways_sheet
+    from .report import pairs_sheet, ways_sheet
 
     for name, size in {"2x": SQUARE_2X, "4x": SQUARE_4X}.items():
         path = WAYS_SHEETS / f"{name}.jpg"
         ways_sheet(store, [Cell(method, *size) for method in WAYS], captions, path)
+        print(path)
+    for name, symptom in SHOWN.items():
+        path = SYMPTOMS / f"{name}.jpg"
+        pairs_sheet(store, *symptom, path)
         print(path)
 
 
@@ -165,8 +173,8 @@ def _parser() -> argparse.ArgumentParser:
         default="run",
         choices=["run", "report", "blind", "ways", "list", "prepare"],
         help="run: sample what is missing and report (default); report: report only; blind: put the pictures side by "
-        "side without saying what they are; ways: write the sheets of docs/ways.md; list: show the cells; "
-        "prepare: train the classifier, count native objects, test the counter",
+        "side without saying what they are; ways: write the sheets of docs/ways.md and the README; list: show the "
+        "cells; prepare: train the classifier, count native objects, test the counter",
     )
     parser.add_argument(
         "--cells", nargs="+", default=["*"], metavar="PATTERN", help="only these cells, such as '*-256x256'"

@@ -29,6 +29,7 @@ PLOT_COLOURS = 32
 LABEL_WIDTH = 290
 WAYS_SIDE, WAYS_LABEL_WIDTH = 192, 130
 BLIND_COLUMNS, NUMBER_WIDTH = 6, 30
+PAIRS_SIDE = 112
 HEADINGS = [
     "size (HxW)",
     "method",
@@ -154,6 +155,17 @@ def ways_sheet(store: Store, cells: Sequence[Cell], captions: Sequence[str], pat
     """The first 24 pictures of each cell in three bands, for the page that puts the ways side by side."""
     rows = [(cell.method, cell) for cell in cells]
     _save_sheet(store, rows, captions, path, columns=COLUMNS, side=WAYS_SIDE, label_width=WAYS_LABEL_WIDTH, bands=3)
+
+
+def pairs_sheet(store: Store, before: Cell, after: Cell, numbers: Sequence[int], path: Path) -> None:
+    """Some pictures of two cells, each beside its counterpart: what one sees, and what one would rather see."""
+    shown = [store.read(cell, number) for number in numbers for cell in (before, after)]
+    sheet = Image.new("RGB", (len(shown) * (PAIRS_SIDE + 4), PAIRS_SIDE), "white")
+    for place, picture in enumerate(shown):
+        small = Image.fromarray(picture).resize((PAIRS_SIDE, PAIRS_SIDE), Image.Resampling.LANCZOS)
+        sheet.paste(small, (place * (PAIRS_SIDE + 4) + 4 * (place % 2 == 0), 0))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sheet.save(path, quality=85, optimize=True, progressive=True)
 
 
 def blind_sheet(store: Store, cells: Sequence[Cell], captions: Sequence[str], path: Path) -> Path:
