@@ -147,7 +147,7 @@ def _report(most: int, sampler: DemoSampler, store: Store) -> None:
     metrics = report.metrics_text(json.loads((RESULTS / "metrics.json").read_text(encoding="utf-8")))
     long = [settings, *tables, "![The table as bars](quality.png)", metrics]
     insert_figures(RESULTS / "quality.md", "\n\n".join(long), COMMAND)
-    insert_figures(DOCUMENT, report.summary(drawn), COMMAND)
+    insert_figures(DOCUMENT, "\n\n".join([report.summary(drawn), *tables[1:]]), COMMAND)
 
 
 def _sheets(store: Store, rows: list[Row], captions: list[str]) -> None:
