@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import math
+from contextlib import ExitStack
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from unets import inputs, shared_unet
 
+from hidiffusion_ext.core import Family, Options, Run, Schedule, Situation, hidiffusion, make_plan, map_unet
 from hidiffusion_ext.core.parts.windows import (
+    MSWMSA,
     SHIFTS,
     cycle_index,
     random_index,
@@ -16,25 +22,67 @@ from hidiffusion_ext.core.parts.windows import (
     window_shift,
 )
 
-even = st.integers(1, 24).map(lambda n: 2 * n)
+sides = st.integers(1, 12)
+numbers = st.integers(2, 5)
 
 
-@given(st.integers(1, 3), even, even, st.integers(0, SHIFTS - 1))
-def test_reverse_undoes_partition_exactly_at_even_sizes(batch: int, height: int, width: int, index: int) -> None:
-    x = torch.arange(batch * height * width * 3, dtype=torch.float32).view(batch, height * width, 3)
-    shift = window_shift((height, width), index)
-    windows = window_partition(x, (height, width), shift)
-    assert windows.shape == (4 * batch, height * width // 4, 3)
-    assert torch.equal(window_reverse(windows, (height, width), shift), x)
+@given(st.integers(1, 3), sides, sides, st.integers(0, SHIFTS - 1), numbers)
+def test_reverse_undoes_partition_exactly_where_sides_can_be_cut(
+    batch: int, height: int, width: int, index: int, across: int
+) -> None:
+    size = across * height, across * width
+    x = torch.arange(batch * size[0] * size[1] * 3, dtype=torch.float32).view(batch, -1, 3)
+    shift = window_shift(size, index, across)
+    windows = window_partition(x, size, shift, across=across)
+    assert windows.shape == (across**2 * batch, height * width, 3)
+    assert torch.equal(window_reverse(windows, size, shift, across=across), x)
 
 
-@given(st.integers(3, 41), st.integers(3, 41), st.integers(0, SHIFTS - 1))
-def test_any_size_comes_back_in_its_own_shape(height: int, width: int, index: int) -> None:
+@given(st.integers(3, 41), st.integers(3, 41), st.integers(0, SHIFTS - 1), numbers)
+def test_any_size_comes_back_in_its_own_shape(height: int, width: int, index: int, across: int) -> None:
     x = torch.randn(2, height * width, 4, generator=torch.Generator().manual_seed(0))
-    shift = window_shift((height, width), index)
-    windows = window_partition(x, (height, width), shift)
-    assert windows.shape[1] * 4 == (height + height % 2) * (width + width % 2)
-    assert window_reverse(windows, (height, width), shift).shape == x.shape
+    shift = window_shift((height, width), index, across)
+    windows = window_partition(x, (height, width), shift, across=across)
+    assert windows.shape[1] == math.ceil(height / across) * math.ceil(width / across)
+    assert window_reverse(windows, (height, width), shift, across=across).shape == x.shape
+
+
+@pytest.mark.parametrize(
+    ("family", "latent", "over_picture", "across"),
+    [
+        (Family.SD1, (32, 32), True, 4),
+        (Family.SD1, (24, 24), True, 3),
+        (Family.SD1, (16, 16), True, 2),
+        (Family.SD1, (32, 32), False, 2),
+        (Family.SD1, (34, 32), True, 2),  # neither four nor three
+        (Family.SD1, (40, 24), True, 4),  # 3.9 times
+        (Family.SDXL, (32, 32), True, 4),
+        (Family.SDXL, (36, 28), True, 2),  # its finest self-attention sees 18x14
+    ],
+)
+def test_second_passes_have_windows_of_native_size_if_their_maps_can_be_cut(
+    family: Family, latent: tuple[int, int], over_picture: bool, across: int
+) -> None:
+    plan = make_plan(
+        Options(native_size=64), map_unet(shared_unet(family)), latent, Situation(over_picture, over_picture)
+    )
+    windows = plan.part(MSWMSA)
+    assert windows is not None
+    assert windows.across == across
+
+
+def test_windows_of_native_size_are_those_that_attention_works_in() -> None:
+    unet, x = shared_unet(), torch.randn(1, 4, 32, 32, generator=torch.Generator().manual_seed(0))
+    plan = make_plan(Options(native_size=64, rau_net=False), map_unet(unet), (32, 32), Situation(True, True))
+    tokens: list[tuple[int, ...]] = []
+    context = inputs((32, 32))[1][:1]
+    with ExitStack() as stack, torch.no_grad():
+        stack.enter_context(hidiffusion(unet, plan, Run(Schedule([300.0]))))
+        attention = unet.get_submodule(plan.unet.finest_attentions[0].name)
+        handle = attention.register_forward_pre_hook(lambda module, args: tokens.append(tuple(args[0].shape)))
+        stack.callback(handle.remove)
+        unet(x, torch.tensor([300.0]), context=context)
+    assert tokens[0][:2] == (16, 64)
 
 
 def test_windows_are_the_shifted_quadrants() -> None:

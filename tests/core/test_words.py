@@ -126,8 +126,8 @@ def test_what_went_as_planned_is_told_as_planned(family: Family, options: dict[s
         (
             Family.SD1,
             {"method": "Relay", "t1": 0.7, "t2": 0.5, "latent": (32, 32)},
-            "relay at 64x64 until 50%, 128x128 until 70%, MSW-MSA",
-            "relay at 64x64 until step 25, 128x128 until step 35 of 50, MSW-MSA",
+            "relay at 64x64 until 50%, 128x128 until 70%, MSW-MSA in 4x4 windows",
+            "relay at 64x64 until step 25, 128x128 until step 35 of 50, MSW-MSA in 4x4 windows",
         ),
     ],
 )
@@ -165,7 +165,7 @@ def test_ends_are_told_in_shares_of_the_noise_or_in_steps(
             "RAU-Net until step 2 of 5, MSW-MSA, anchor 0.5",
             "no split guidance because " + NOT_GUIDED,
         ),
-        (OPTIONS[6], {Relay.name}, "MSW-MSA", "no relay because " + LAYERS_NOT_CALLED),
+        (OPTIONS[6], {Relay.name}, "MSW-MSA in 4x4 windows", "no relay because " + LAYERS_NOT_CALLED),
     ],
 )
 def test_what_was_not_done_is_told_with_the_reason_unless_it_may_have_been_to_come(

@@ -12,7 +12,7 @@ from ..parts.guidance_interval import LEAST_SIGMA, GuidanceInterval
 from ..parts.part import Part
 from ..parts.raunet import RAUNet
 from ..parts.split_guidance import SplitGuidance
-from ..parts.windows import MSWMSA
+from ..parts.windows import MSWMSA, USUAL, native_windows
 from ..plan import LeftOut, Plan, Situation
 from ..schedule import below
 from . import hidiffusion, relay, scalecrafter
@@ -44,10 +44,12 @@ def with_parts(options: Options, plan: Plan, situation: Situation) -> Plan:
 
 def _beside(options: Options, plan: Plan, situation: Situation) -> Iterator[Part]:
     """The parts that every method can have."""
+    late = plan.over_picture or options.method is Method.RELAY
     if options.msw_msa:
-        yield MSWMSA(plan.unet.finest_attentions, options.window_shift)
-    faster = options.faster_second_pass
-    if plan.over_picture or options.method is Method.RELAY:
+        across = native_windows(plan) if late else USUAL
+        yield MSWMSA(plan.unet.finest_attentions, options.window_shift, across)
+    if late:
+        faster = options.faster_second_pass
         if faster.has(FasterSecondPass.DEEP_CACHE):
             yield DeepCache(plan.unet.deep_blocks, below(SETTLED_SIGMA, situation.levels))
         if faster.has(FasterSecondPass.INTERVAL):

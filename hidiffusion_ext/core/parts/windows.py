@@ -1,7 +1,8 @@
 """MSW-MSA: modified shifted window multi-head self-attention (HiDiffusion, arXiv 2311.17528, section 3.3).
 
 A feature map is cut into 2x2 windows of a quarter of the tokens each, after rolling it by a quarter, a half or
-three quarters of a window. A size is (height, width) in latent cells of the level.
+three quarters of a window. Second passes over far larger pictures have more windows. A size is (height, width) in
+latent cells of the level.
 """
 
 from __future__ import annotations
@@ -33,15 +34,19 @@ SHIFTS = 4
 """The grid is rolled by 0, 1/4, 2/4 or 3/4 of a window."""
 
 
-def even_size(size: Size) -> Size:
-    """The smallest even size that holds `size`: twice the window."""
-    return size[0] + size[0] % 2, size[1] + size[1] % 2
+USUAL = 2
+"""Windows a side, as in the paper."""
 
 
-def window_shift(size: Size, index: int) -> Size:
+def even_size(size: Size, across: int = USUAL) -> Size:
+    """The smallest size that holds `size` and can be cut into so many windows a side."""
+    return size[0] + -size[0] % across, size[1] + -size[1] % across
+
+
+def window_shift(size: Size, index: int, across: int = USUAL) -> Size:
     """The roll in cells for shift `index` (0 to 3): the window side divided by 4, rounded down, times the index."""
-    height, width = even_size(size)
-    return height // 2 // SHIFTS * index, width // 2 // SHIFTS * index
+    height, width = even_size(size, across)
+    return height // across // SHIFTS * index, width // across // SHIFTS * index
 
 
 def cycle_index(step: int, site: int) -> int:
@@ -58,34 +63,40 @@ def random_index(generator: torch.Generator) -> int:
     return 0 if draw <= 0.25 else 1 if draw <= 0.5 else 2 if draw <= 0.75 else 3
 
 
-def window_partition(x: torch.Tensor, size: Size, shift: Size, seamless: Axes = BORDERED) -> torch.Tensor:
-    """Cuts tokens into windows: [B, H*W, C] -> [4*B, h*w, C] with h, w = half the even size.
+def window_partition(
+    x: torch.Tensor, size: Size, shift: Size, seamless: Axes = BORDERED, across: int = USUAL
+) -> torch.Tensor:
+    """Cuts tokens into windows, `across` a side: [B, H*W, C] -> [across^2*B, h*w, C] with h, w = a window's sides.
 
-    An odd side is first resized to even (bicubic), as in the official code.
+    A side that cannot be cut is first resized (bicubic), as in the official code.
     """
-    even = even_size(size)
+    even = even_size(size, across)
     x = _brought_to(x, size, even, seamless)
-    order, _ = _orders(even, shift, x.device)
-    return x.index_select(1, order).reshape(4 * len(x), -1, x.shape[-1])
+    order, _ = _orders(even, shift, across, x.device)
+    return x.index_select(1, order).reshape(across**2 * len(x), -1, x.shape[-1])
 
 
-def window_reverse(windows: torch.Tensor, size: Size, shift: Size, seamless: Axes = BORDERED) -> torch.Tensor:
-    """Puts windows back: [4*B, h*w, C] -> [B, H*W, C]; undoes `window_partition` exactly where both sides are even."""
-    even = even_size(size)
-    _, inverse = _orders(even, shift, windows.device)
-    x = windows.reshape(len(windows) // 4, -1, windows.shape[-1]).index_select(1, inverse)
+def window_reverse(
+    windows: torch.Tensor, size: Size, shift: Size, seamless: Axes = BORDERED, across: int = USUAL
+) -> torch.Tensor:
+    """Puts windows back: [across^2*B, h*w, C] -> [B, H*W, C]; undoes `window_partition` exactly where both sides could
+    be cut.
+    """
+    even = even_size(size, across)
+    _, inverse = _orders(even, shift, across, windows.device)
+    x = windows.reshape(len(windows) // across**2, -1, windows.shape[-1]).index_select(1, inverse)
     return _brought_to(x, even, size, seamless)
 
 
 @table
-def _orders(size: Size, shift: Size, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    """The order of an even map's tokens in its rolled windows, and the order that puts them back: [H*W] each.
+def _orders(size: Size, shift: Size, across: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """The order of a map's tokens in its rolled windows, and the order that puts them back: [H*W] each.
 
     One indexed copy cuts and rolls at once, in about a third of the time of rolling and then cutting.
     """
     tokens = torch.arange(size[0] * size[1], device=device).view(size)
     rolled = tokens.roll((-shift[0], -shift[1]), (0, 1))
-    order = rearrange(rolled, "(ny h) (nx w) -> (ny nx h w)", ny=2, nx=2)
+    order = rearrange(rolled, "(ny h) (nx w) -> (ny nx h w)", ny=across, nx=across)
     return order, order.argsort()
 
 
@@ -97,9 +108,6 @@ def _brought_to(x: torch.Tensor, source: Size, target: Size, seamless: Axes) -> 
     return rearrange(x, "b c h w -> b (h w) c")
 
 
-WINDOWED = 1 / 4
-"""What four windows of a quarter of the tokens each multiply, over what they do together: 4 / 4**2."""
-
 ODD = "odd windows"
 """What is noted as done where a side had to be resized."""
 
@@ -109,6 +117,15 @@ def size_seen(unet: UNetMap, site: SelfAttention, sizes: FeatureSizes) -> Size:
     return sizes.skips[unet.partner(site.block)] if site.output else sizes.inside[site.block]
 
 
+def native_windows(plan: Plan) -> int:
+    """As many windows a side as a pass's sides are longer than native ones, so that each has the tokens of training;
+    fewer where its feature maps cannot be cut into that many, but not fewer than usual.
+    """
+    seen = [size_seen(plan.unet, site, plan.sizes()) for site in plan.unet.finest_attentions]
+    possible = range(round(plan.enlargement), USUAL, -1)
+    return next((across for across in possible if all(even_size(size, across) == size for size in seen)), USUAL)
+
+
 @dataclass(frozen=True)
 class MSWMSA(Part):
     """Windows around self-attentions, for the whole pass.
@@ -116,17 +133,23 @@ class MSWMSA(Part):
     Attributes:
         sites: The self-attentions.
         shift: How the windows move.
+        across: How many there are a side, where feature maps have the size of the pass's own latent. In others there
+            are as many as usual.
     """
 
     sites: tuple[SelfAttention, ...]
     shift: WindowShift = WindowShift.CYCLE
+    across: int = USUAL
 
     name: ClassVar[str] = "MSW-MSA"
     needs: ClassVar[frozenset[Need]] = frozenset({Need.TOKENS})
     not_met: ClassVar[str] = "self-attention was never given the picture as it is"
 
     def factors(self, schedule: Schedule, step: int, sizes: FeatureSizes, *, base: bool) -> Mapping[str, float]:
-        return {} if sizes.native else {site.name: WINDOWED for site in self.sites}
+        return {} if sizes.native else {site.name: 1 / self._across(sizes) ** 2 for site in self.sites}
+
+    def _across(self, sizes: FeatureSizes) -> int:
+        return USUAL if sizes.changed else self.across
 
     def put_in_place(self, stack: ExitStack, unet: nn.Module, plan: Plan, run: Run) -> None:
         if self.shift is WindowShift.RANDOM and run.generator is None:
@@ -149,7 +172,7 @@ class MSWMSA(Part):
 
     def _window(self, stack: ExitStack, attention: nn.Module, number: int, unet: UNetMap, run: Run) -> None:
         """One self-attention: its input is partitioned, its output put back together."""
-        current: tuple[Size, Size] | None = None
+        current: tuple[Size, Size, Axes, int] | None = None
 
         def partition(
             module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -164,23 +187,25 @@ class MSWMSA(Part):
             others = (*args[1:], *kwargs.values())
             if x.shape[1] != size[0] * size[1] or any(isinstance(o, torch.Tensor) and o is not x for o in others):
                 return None
-            current = size, window_shift(size, self.index(number, run))
-            cut = window_partition(x, *current, unet.seamless)
+            across = self._across(run.sizes)
+            current = size, window_shift(size, self.index(number, run), across), unet.seamless, across
+            cut = window_partition(x, *current)
             run.did(self.name)
-            if even_size(size) != size:
+            if even_size(size, across) != size:
                 run.did(ODD)
             return tuple(cut if o is x else o for o in args), {name: cut if o is x else o for name, o in kwargs.items()}
 
         patching.before_forward(stack, attention, partition)
-        patching.change_output(stack, attention, lambda x: window_reverse(x, *current, unet.seamless) if current else x)
+        patching.change_output(stack, attention, lambda x: window_reverse(x, *current) if current else x)
 
     def told(self, telling: Telling) -> str:
         is_odd = self._is_odd(telling) if telling.done is None else ODD in telling.done.least
-        return telling.whole(self, self.name + " on resized odd feature maps" * is_odd)
+        more = f" in {self.across}x{self.across} windows" * (self.across != USUAL)
+        return telling.whole(self, self.name + more + " on resized odd feature maps" * is_odd)
 
     def _is_odd(self, telling: Telling) -> bool:
-        """Whether windows will meet a side that can be cut in two only after resizing it."""
+        """Whether windows will meet a side that can be cut only after resizing it."""
         plan = telling.plan
-        phases = (plan.sizes(inside) for inside in plan.phases(telling.schedule))
-        seen = (size_seen(plan.unet, site, sizes) for sizes in phases if not sizes.native for site in self.sites)
-        return any(even_size(size) != size for size in seen)
+        phases = [sizes for sizes in map(plan.sizes, plan.phases(telling.schedule)) if not sizes.native]
+        seen = ((size_seen(plan.unet, site, sizes), self._across(sizes)) for sizes in phases for site in self.sites)
+        return any(even_size(size, across) != size for size, across in seen)
