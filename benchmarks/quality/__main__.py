@@ -22,13 +22,10 @@ sys.path.insert(0, str(ROOT / "tools"))  # demo_model is a module of its own the
 from benchmarks.documents import insert_figures  # noqa: E402
 
 from .cells import (  # noqa: E402
-    NATIVE_ROW,
     RESTARTED_AT,
     SHOWN,
     SQUARE_2X,
-    SQUARE_3X,
     SQUARE_4X,
-    TALL,
     TRUE_ROW,
     WAYS,
     Cell,
@@ -38,7 +35,7 @@ from .cells import (  # noqa: E402
 )
 from .classifier import load_classifier  # noqa: E402
 from .detail import load_detail_net  # noqa: E402
-from .measures import Measures, Row  # noqa: E402
+from .measures import Measures  # noqa: E402
 from .running import fill_cells  # noqa: E402
 
 if TYPE_CHECKING:
@@ -49,11 +46,7 @@ COMMAND = "python -m benchmarks.quality"
 DOCUMENT = ROOT / "docs" / "quality.md"
 """Gets the short table; the long ones stand in a document beside the rows."""
 
-SHEETS = {SQUARE_3X: ROOT / "docs/quality/384x384.jpg", TALL: ROOT / "docs/quality/384x192.jpg"}
-"""The sheets of pictures that the document shows, beside those of WAYS_SHEETS."""
-
 WAYS_SHEETS = ROOT / "docs" / "ways"
-MOST_ON_A_SHEET = 20
 
 SYMPTOMS = ROOT / "docs" / "symptoms"
 """Pictures that show what goes wrong, and the same ones as they are with what helps."""
@@ -107,7 +100,8 @@ def _ways(store: Store, captions: list[str]) -> None:
 
     for name, size in {"2x": SQUARE_2X, "4x": SQUARE_4X}.items():
         path = WAYS_SHEETS / f"{name}.jpg"
-        ways_sheet(store, [Cell(method, *size) for method in WAYS], captions, path)
+        cells = (Cell(method, *size) for method in WAYS)
+        ways_sheet(store, [cell for cell in cells if store.complete(cell)], captions, path)
         print(path)
     for name, symptom in SHOWN.items():
         path = SYMPTOMS / f"{name}.jpg"
@@ -138,7 +132,6 @@ def _report(most: int, sampler: DemoSampler, store: Store) -> None:
         return
     report.write_rows(rows, sampler.setting, figures)
     report.plot(drawn, RESULTS / "quality.png")
-    _sheets(store, rows, captions)
     settings = (
         f"Made by `{COMMAND} --steps {sampler.steps} --guidance {sampler.guidance:g}`, demo model "
         f"`{sampler.setting.partition('-')[0]}`; seeds 1000 + number of the picture, of the native reference 500000 + "
@@ -148,21 +141,6 @@ def _report(most: int, sampler: DemoSampler, store: Store) -> None:
     long = [settings, *tables, "![The table as bars](quality.png)", metrics]
     insert_figures(RESULTS / "quality.md", "\n\n".join(long), COMMAND)
     insert_figures(DOCUMENT, "\n\n".join([report.summary(drawn), *tables[1:]]), COMMAND)
-
-
-def _sheets(store: Store, rows: list[Row], captions: list[str]) -> None:
-    """The document's sheets: the same prompts' native pictures on top, then the most important methods'.
-
-    A sheet of which some pictures are not on disk stays as it is.
-    """
-    from .report import picture_sheet
-
-    native = Cell(NATIVE_ROW, 128, 128)
-    for (height, width), path in SHEETS.items():
-        methods = [row.method for row in rows if (row.height, row.width) == (height, width)]
-        shown = [native, *(Cell(method, height, width) for method in methods[:MOST_ON_A_SHEET])]
-        if len(shown) > 1 and all(store.complete(cell) for cell in shown):
-            picture_sheet(store, shown, captions, path)
 
 
 def _parser() -> argparse.ArgumentParser:

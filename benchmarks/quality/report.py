@@ -30,14 +30,10 @@ mpl.use("Agg")
 from matplotlib import pyplot as plt  # the backend comes first
 
 COLUMNS = 8
-THUMBNAIL = 112
-"""Longer side in pixels of a picture on a sheet."""
-
 PLOT_COLOURS = 32
 """Enough for bars and letters, in a fraction of the bytes."""
 
-LABEL_WIDTH = 290
-WAYS_SIDE, WAYS_LABEL_WIDTH = 192, 130
+WAYS_SIDE, WAYS_LABEL_WIDTH = 160, 130
 BLIND_COLUMNS, NUMBER_WIDTH = 6, 30
 PAIRS_SIDE = 112
 HEADINGS = [
@@ -158,12 +154,6 @@ def plot(rows: Sequence[Row], path: Path) -> None:
     few.save(path, optimize=True)
 
 
-def picture_sheet(store: Store, cells: Sequence[Cell], captions: Sequence[str], path: Path) -> None:
-    """The first pictures of each cell, one row per cell, one column per prompt: nothing is picked by hand."""
-    rows = [(cell.method, cell) for cell in cells]
-    _save_sheet(store, rows, captions, path, columns=COLUMNS, side=THUMBNAIL, label_width=LABEL_WIDTH)
-
-
 def ways_sheet(store: Store, cells: Sequence[Cell], captions: Sequence[str], path: Path) -> None:
     """The first 24 pictures of each cell in three bands, for the page that puts the ways side by side."""
     rows = [(cell.method, cell) for cell in cells]
@@ -231,7 +221,7 @@ def _save_sheet(
                 sheet.paste(picture, (label_width + index * (side + 4), top))
             top += height + 4
     path.parent.mkdir(parents=True, exist_ok=True)
-    sheet.save(path, quality=85, optimize=True, progressive=True)
+    sheet.save(path, quality=78, optimize=True, progressive=True)
 
 
 def metrics_text(metrics: dict[str, Any]) -> str:

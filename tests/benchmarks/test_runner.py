@@ -31,7 +31,7 @@ from benchmarks.quality.preparing import load_native_counts
 from benchmarks.quality.report import (
     blind_sheet,
     merged,
-    picture_sheet,
+    pairs_sheet,
     plot,
     read_rows,
     summary,
@@ -142,7 +142,9 @@ def test_cells_become_rows_a_table_a_plot_and_sheets(store: Store, tmp_path: Pat
     assert read_rows("a model", tmp_path / "rows.json") == rows
     assert read_rows("another", tmp_path / "rows.json") == read_rows("a model", tmp_path / "none.json") == []
     plot(rows, tmp_path / "plot.png")
-    picture_sheet(store, [native, DIRECT], model.captions, tmp_path / "sheet.jpg")
+    pairs_sheet(store, native, DIRECT, (0, 5), tmp_path / "pairs.jpg")
+    with Image.open(tmp_path / "pairs.jpg") as pairs:
+        assert pairs.width == 4 * pairs.height + 16
     document = tmp_path / "document.md"
     document.write_text(f"Before\n{start('a command')}\nold\n{END}\nAfter\n", encoding="utf-8")
     insert_figures(document, table(rows), "a command")
