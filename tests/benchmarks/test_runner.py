@@ -235,5 +235,5 @@ def test_a_sheet_of_ways_goes_on_in_the_next_band(store: Store, tmp_path: Path) 
     ways_sheet(store, [cell], ["star"], tmp_path / "ways.png")
     sheet = np.asarray(Image.open(tmp_path / "ways.png"))
     band = sheet.shape[0] // 3
-    shown = [sheet[row * band + band // 2, 130 + column * 196 + 98, 0] for row in range(3) for column in range(8)]
+    shown = [sheet[row * band + band // 2, 130 + column * 164 + 80, 0] for row in range(3) for column in range(8)]
     assert shown == [10 * index for index in range(24)]
