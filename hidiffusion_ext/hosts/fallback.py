@@ -120,8 +120,9 @@ class Fallback:
         return run.schedule.inside(span, timestep)
 
     def _at_work(self) -> list[Part]:
-        """What is in the plan and not over before the current call."""
-        return [part for part in self._ways[0].parts if any(map(self._inside, part.spans))] if self._ways else []
+        """What is due in the pass and not over before the current call."""
+        due = [part for part in self._ways[0].parts if part.due(self._run.schedule)] if self._ways else []
+        return [part for part in due if any(map(self._inside, part.spans))]
 
     def _names(self) -> list[str]:
         return [name for part in self._at_work() for name in part.names]

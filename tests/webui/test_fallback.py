@@ -34,6 +34,8 @@ from hidiffusion_ext.core import (
 from hidiffusion_ext.core.parts import windows as windows_module
 from hidiffusion_ext.core.parts.anchor import Anchor
 from hidiffusion_ext.core.parts.damped_guidance import DampedGuidance
+from hidiffusion_ext.core.parts.deep_cache import DeepCache
+from hidiffusion_ext.core.parts.guidance_interval import GuidanceInterval
 from hidiffusion_ext.core.parts.raunet import POOLED, STRIDED, RAUNet
 from hidiffusion_ext.core.parts.redilation import DISPERSION, Redilation
 from hidiffusion_ext.core.parts.relay import Relay
@@ -96,6 +98,10 @@ class Model:
         return result
 
 
+QUIET = (DampedGuidance, DeepCache, GuidanceInterval)
+"""What is at work without doing anything in a single call."""
+
+
 class Case:
     """A plan, and the results of a call at each step of its pass, patched and not."""
 
@@ -120,8 +126,8 @@ class Case:
             for step in range(STEPS):
                 run.done.least.clear()
                 results.append(self.call(step))
-                damped = {DampedGuidance.name} if run.has(DampedGuidance) else set[str]()
-                worked.append({TOLD.get(what, what) for what in run.done.least} | damped)
+                quiet = {kind.name for kind in QUIET if run.has(kind)}
+                worked.append({TOLD.get(what, what) for what in run.done.least} | quiet)
         return results, worked
 
     def lesser(self, step: int) -> tuple[torch.Tensor, set[str]]:
