@@ -17,10 +17,11 @@ sys.path.insert(0, str(ROOT / "tools"))
 
 from benchmarks.documents import insert_figures  # noqa: E402
 
+from .calls import Setting  # noqa: E402
 from .overhead import overhead  # noqa: E402
 from .profiling import profile_in_turns, profile_table  # noqa: E402
 from .report import plot, rows, summary, table, update_file  # noqa: E402
-from .subjects import AUTOENCODER, BASELINE, MODELS, VANILLA, Setting, Subject  # noqa: E402
+from .subjects import AUTOENCODER, BASELINE, MODELS, VANILLA, Subject  # noqa: E402
 from .timing import time_in_turns, time_once  # noqa: E402
 from .window_attention import window_attention  # noqa: E402
 

@@ -12,6 +12,9 @@ from torch import nn
 from fused_attention import use_fused_attention
 from hidiffusion_ext.core.sizes import CELL
 
+DECODE, DECODE_NATIVE, ENCODE = "decode", "decode native", "encode"
+"""What is timed of the autoencoder: a large picture, and what lies between a native one and a large one."""
+
 STRUCTURE: dict[str, Any] = {
     "double_z": True,
     "z_channels": 4,

@@ -23,7 +23,7 @@ TILE = 256
 
 @contextmanager
 def hyper_tile(unet: nn.Module, unet_map: UNetMap, latent: Size, tile: int) -> Generator[None, None, None]:
-    """Patches the UNet while the context is open; leaves it as it was.
+    """Patches the UNet while the context is open; leaves it as it was. Latents of another size go through whole.
 
     Args:
         latent: Height and width of the latent in cells.
@@ -34,11 +34,15 @@ def hyper_tile(unet: nn.Module, unet_map: UNetMap, latent: Size, tile: int) -> G
     height, width = (side >> level for side in latent)
     h, w = (_largest_divisor(side, tile >> level) for side in (height, width))
 
+    whole = False
+
     def cut(x: torch.Tensor) -> torch.Tensor:
-        return rearrange(x, "b (ny h nx w) c -> (b ny nx) (h w) c", nx=width // w, h=h, w=w)
+        nonlocal whole
+        whole = x.shape[1] != height * width
+        return x if whole else rearrange(x, "b (ny h nx w) c -> (b ny nx) (h w) c", nx=width // w, h=h, w=w)
 
     def put_back(x: torch.Tensor) -> torch.Tensor:
-        return rearrange(x, "(b ny nx) (h w) c -> b (ny h nx w) c", ny=height // h, nx=width // w, w=w)
+        return x if whole else rearrange(x, "(b ny nx) (h w) c -> b (ny h nx w) c", ny=height // h, nx=width // w, w=w)
 
     with ExitStack() as stack:
         for site in sites:

@@ -10,7 +10,8 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 from tqdm import tqdm
 
-from .subjects import Method
+from .calls import Method
+from .timing import begun
 
 OTHER = "other"
 
@@ -46,7 +47,7 @@ def profile_in_turns(methods: Sequence[Method], repeats: int, device: str) -> di
     seen: dict[tuple[str, str], list[Shares]] = {(method.name, phase.name): [] for method, phase in jobs}
     for _ in tqdm(range(repeats), unit="turn"):
         for method, phase in jobs:
-            with method.open() as run, profile(activities=activities) as profiler:
+            with begun(method, phase) as run, profile(activities=activities) as profiler:
                 method.call(phase.step, run)
             seen[method.name, phase.name].append(_shares(profiler, device))
     return {

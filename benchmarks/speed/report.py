@@ -9,7 +9,8 @@ from functools import partial
 from itertools import groupby
 from pathlib import Path
 
-from .subjects import AUTOENCODER, BASELINE, OFFICIAL, OURS, VANILLA, Setting
+from .calls import Setting
+from .subjects import AUTOENCODER, BASELINE, OFFICIAL, OURS, VANILLA
 from .timing import Timing
 
 PASS = "pass"
@@ -92,7 +93,7 @@ def _job(steps: int) -> str:
     return f"job of {steps} steps"
 
 
-def _calls(phases: Sequence[Timing], steps: int) -> list[int]:
+def _calls(phases: Sequence[Timing], steps: int) -> list[float]:
     counts = phases[0].method.counts(steps)
     return [counts[timing.phase.name] for timing in phases]
 
@@ -102,7 +103,7 @@ def _row(
     vanilla: Timing,
     phase: str,
     timings: Sequence[Timing],
-    calls: Sequence[int],
+    calls: Sequence[float],
     unpatched_calls: int,
     pictures: Mapping[str, float] | None = None,
 ) -> Row:
@@ -137,7 +138,7 @@ def _row(
     )
 
 
-def _bound(timings: Sequence[Timing], calls: Sequence[int], vanilla: Timing, unpatched_calls: int) -> float | None:
+def _bound(timings: Sequence[Timing], calls: Sequence[float], vanilla: Timing, unpatched_calls: int) -> float | None:
     operations = [timing.phase.operations for timing in timings]
     plain = vanilla.phase.operations
     if plain is None or any(count is None for count in operations):

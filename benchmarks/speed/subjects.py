@@ -3,33 +3,32 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, replace
-from functools import cache, cached_property, partial
+from functools import cache, partial
 from typing import Any
 
 import hidiffusion.hidiffusion as official_code
 import torch
 from ldm.modules.diffusionmodules.util import GroupNorm32
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.quality.deep_shrink import deep_shrink, shrunk_steps
 from hidiffusion_ext.core import Method as CoreMethod
-from hidiffusion_ext.core import Options, Plan, Run, Schedule, Situation, Span, hidiffusion, make_plan, map_unet
-from hidiffusion_ext.core.native_first import first_size, second_steps
+from hidiffusion_ext.core import Options, Plan, Run, Schedule, Span, make_plan, map_unet
 from hidiffusion_ext.core.parts.damped_guidance import DampedGuidance
 from hidiffusion_ext.core.parts.raunet import RAUNet
 from hidiffusion_ext.core.parts.redilation import Redilation
 from hidiffusion_ext.core.parts.relay import Relay
 from hidiffusion_ext.core.parts.windows import MSWMSA
-from hidiffusion_ext.core.sizes import CELL, Size
-from ldm_unet import SD15, SDXL, Shape, ldm_unet
+from hidiffusion_ext.core.sizes import CELL
+from ldm_unet import SD15, SDXL, ldm_unet
 from official_hidiffusion import NAMES, DiffusionPipeline, diffusers_unet
 
-from .autoencoder import Autoencoder
+from .autoencoder import DECODE, DECODE_NATIVE, ENCODE, Autoencoder
+from .calls import ALWAYS, Call, Method, OperationCounter, Patch, Phase, Setting, carried_out, evaluate, uniform
 from .hyper_tile import TILE, hyper_tile
+from .two_passes import DEEP_CACHE, Job
 
 MODELS = {"sd15": SD15, "sdxl": SDXL}
 
@@ -53,106 +52,15 @@ OURS = {
 """Dispersion and damped guidance do something from three times the native side on; damped guidance needs two rows."""
 
 VANILLA, VANILLA_DIFFUSERS, OFFICIAL = "vanilla", "vanilla diffusers", "official"
-BASELINE = {OFFICIAL: VANILLA_DIFFUSERS, VANILLA_DIFFUSERS: VANILLA_DIFFUSERS}
+BASELINE = dict.fromkeys([OFFICIAL, DEEP_CACHE, VANILLA_DIFFUSERS], VANILLA_DIFFUSERS)
 """What a method's time is divided by, where that is not the plain ldm UNet."""
 
-ALWAYS = "always"
-
 AUTOENCODER = "autoencoder"
-DECODE, DECODE_NATIVE, ENCODE = "decode", "decode native", "encode"
-"""What is timed of the autoencoder: a large picture, and what lies between a native one and a large one."""
 
 
-@dataclass(frozen=True)
-class Setting:
-    """One comparison: everything that is the same for all methods in it."""
-
-    model: str
-    height: int
-    width: int
-    batch: int
-    dtype: torch.dtype
-    device: str
-    steps: int
-
-    @property
-    def latent(self) -> Size:
-        return self.height // CELL, self.width // CELL
-
-    @property
-    def schedule(self) -> Schedule:
-        return uniform(self.steps)
-
-    @property
-    def timesteps(self) -> list[float]:
-        return list(self.schedule.timesteps)
-
-
-def uniform(steps: int) -> Schedule:
-    """The official code's schedule: evenly spaced, the last step at 1."""
-    return Schedule([1000 / steps * (steps - 1 - step) + 1 for step in range(steps)])
-
-
-@dataclass(frozen=True)
-class Phase:
-    """Steps of a pass that cost the same.
-
-    Attributes:
-        name: What is active in them.
-        step: One of them.
-        count_operations: Counts the floating-point operations of one call, which takes seconds.
-    """
-
-    name: str
-    step: int
-    count_operations: Callable[[], int | None] = lambda: None
-
-    @cached_property
-    def operations(self) -> int | None:
-        """Floating-point operations of one call; None if they cannot be counted."""
-        return self.count_operations()
-
-
-Patch = AbstractContextManager[Run | None]
-Call = Callable[[int, Run | None], None]
-
-
-@dataclass(frozen=True)
-class Method:
-    """A way to make a picture.
-
-    Attributes:
-        phases: Its kinds of UNet calls.
-        counts: How many calls of each phase a job of so many steps has.
-        open: Patches, and gives the run, if there is one.
-        call: Evaluates once, at a step, with what `open` gave.
-        pictures: What a job needs of the autoencoder.
-    """
-
-    name: str
-    phases: tuple[Phase, ...]
-    counts: Callable[[int], Mapping[str, int]]
-    open: Callable[[], Patch]
-    call: Call
-    pictures: tuple[str, ...] = (DECODE,)
-
-
-def always(steps: int) -> dict[str, int]:
+def always(steps: int) -> dict[str, float]:
     """The counts of a method whose calls are all the same."""
     return {ALWAYS: steps}
-
-
-def twice(steps: int) -> dict[str, int]:
-    """The counts of a native pass and a second one over its picture."""
-    return {"native": steps, "over the picture": second_steps(steps)}
-
-
-@contextmanager
-def carried_out(unet: nn.Module, plan: Plan, timesteps: list[float]) -> Generator[Run]:
-    """Patches a UNet as planned while it is open."""
-    run = Run(Schedule(timesteps))
-    with hidiffusion(unet, plan, run):
-        yield run
 
 
 @contextmanager
@@ -178,15 +86,6 @@ def in_precision(unet: nn.Module, dtype: torch.dtype) -> nn.Module:
     return unet
 
 
-def evaluate(unet: nn.Module, x: torch.Tensor, t: torch.Tensor, context: torch.Tensor, run: Run | None) -> None:
-    """One evaluation as a sampler makes it: noise-damped guidance has the unconditional half done once more."""
-    unet(x, t, context=context)
-    if run and run.has(DampedGuidance):
-        half = slice(len(x) // 2)
-        with run.base_evaluation():
-            unet(x[half], t[half], context=context[half])
-
-
 class Subject:
     """A model at one setting, with every method on the same weights."""
 
@@ -199,10 +98,7 @@ class Subject:
         factory: dict[str, Any] = {"device": setting.device, "dtype": setting.dtype}
         self.x = torch.randn(setting.batch, 4, *setting.latent, **factory)
         self.context = torch.randn(setting.batch, 77, self.shape.context, **factory)
-        native = make_plan(OURS["MSW-MSA"], map_unet(self.unet), setting.latent).native
-        width, height = first_size(setting.width, setting.height, native)
-        self.native = replace(setting, width=width, height=height)
-        self.small = torch.randn(setting.batch, 4, *self.native.latent, **factory)
+        self.job = Job(self.unet, self.shape, setting, OURS["MSW-MSA"], self.context)
 
     def methods(self) -> Iterator[Method]:
         """Every method that runs at this setting, the plain UNet first."""
@@ -216,7 +112,7 @@ class Subject:
             if plan.active and plan not in seen and halves:
                 seen.append(plan)
                 yield self._planned(name, plan, partial(self._patched, plan), self._call)
-        yield from self._two_passes()
+        yield from self.job.methods()
         yield Method(VANILLA_DIFFUSERS, unpatched, always, *self._diffusers(official=False))
         plan = make_plan(Options(), map_unet(self.unet), self.setting.latent)
         if plan.active:
@@ -229,32 +125,13 @@ class Subject:
     def _planned(self, name: str, plan: Plan, open: Callable[[], Patch], call: Call) -> Method:
         """A pass cut where what is active changes."""
 
-        def counts(steps: int) -> Counter[str]:
+        def counts(steps: int) -> dict[str, float]:
             return Counter(_active(plan, step, uniform(steps)) for step in range(steps))
 
         active = [_active(plan, step, self.setting.schedule) for step in range(self.setting.steps)]
         steps = {phase: active.index(phase) for phase in dict.fromkeys(active)}
         phases = (Phase(phase, step, self._counting(plan, step)) for phase, step in steps.items())
         return Method(name, tuple(phases), counts, open, call)
-
-    def _two_passes(self) -> Iterator[Method]:
-        """Hires fix: a native pass and the last steps of a pass over its picture, as it is and with MSW-MSA."""
-        last = self.setting.steps - 1
-        situation = Situation(hires=True, over_picture=True)
-        plan = make_plan(OURS["MSW-MSA"], map_unet(self.unet), self.setting.latent, situation)
-        native = Phase("native", 0, lambda: OperationCounter(self.shape, self.native).count(nullcontext(), 0))
-
-        def call(step: int, run: Run | None) -> None:
-            self._evaluate(step, run, self.x if step == last else self.small)
-
-        around: dict[str, tuple[Callable[[], Patch], Callable[[], int]]] = {
-            "hires fix": (nullcontext, self._counting(None, last))
-        }
-        if plan.active:
-            around["Native first"] = (partial(self._patched, plan), self._counting(plan, last))
-        for name, (patch, count) in around.items():
-            phases = native, Phase("over the picture", last, count)
-            yield Method(name, phases, twice, patch, call, (DECODE_NATIVE, ENCODE, DECODE))
 
     def _call(self, step: int, run: Run | None) -> None:
         self._evaluate(step, run, self.x)
@@ -314,7 +191,7 @@ class Subject:
         def around(unet: nn.Module) -> AbstractContextManager[None]:
             return deep_shrink(unet, map_unet(unet), schedule)
 
-        def counts(steps: int) -> dict[str, int]:
+        def counts(steps: int) -> dict[str, float]:
             shrunk = len(shrunk_steps(uniform(steps)))
             return {"shrunk": shrunk, "nothing": steps - shrunk}
 
@@ -335,7 +212,7 @@ class Subject:
         model = Autoencoder().to(self.x)
         work = [
             (DECODE, partial(model.decode, self.x)),
-            (DECODE_NATIVE, partial(model.decode, self.small)),
+            (DECODE_NATIVE, partial(model.decode, self.job.small)),
             (ENCODE, partial(model.encode_size_of, self.x)),
         ]
 
@@ -368,26 +245,3 @@ def _active(plan: Plan, step: int, schedule: Schedule) -> str:
     if plan.part(MSWMSA) and not (stage and stage.native):
         parts.append("windows")
     return " + ".join(parts) or "nothing"
-
-
-class OperationCounter:
-    """Counts the floating-point operations of a UNet call without computing it: on a UNet that has shapes only."""
-
-    def __init__(self, shape: Shape, setting: Setting) -> None:
-        self.setting = setting
-        with torch.device("meta"):
-            self.unet: nn.Module = ldm_unet(shape)
-            self.x = torch.empty(setting.batch, 4, *setting.latent)
-            self.context = torch.empty(setting.batch, 77, shape.context)
-        # The patches read the timesteps, so these are real; their embedding has a shape only, like everything else.
-        self.unet.get_submodule("time_embed").register_forward_pre_hook(lambda module, args: args[0].to("meta"))
-
-    def patched(self, plan: Plan) -> Patch:
-        return carried_out(self.unet, plan, self.setting.timesteps)
-
-    def count(self, patch: Patch, step: int) -> int:
-        """Operations of one evaluation at a step, with the patch open."""
-        t = torch.full((len(self.x),), self.setting.timesteps[step])
-        with patch as run, FlopCounterMode(display=False) as counter:
-            evaluate(self.unet, self.x, t, self.context, run)
-        return counter.get_total_flops()

@@ -5,14 +5,17 @@ from __future__ import annotations
 import itertools
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 from tensor_memory import TensorMemory
 from tqdm import tqdm
 
-from .subjects import Method, Phase
+from hidiffusion_ext.core import Run
+
+from .calls import Method, Phase
 
 
 @dataclass(frozen=True)
@@ -59,16 +62,25 @@ def time_in_turns(methods: Sequence[Method], repeats: int, device: str) -> list[
     turns = itertools.product(range(repeats + 1), enumerate(jobs))
     for turn, (index, (method, phase)) in tqdm(turns, total=(repeats + 1) * len(jobs), unit="call"):
         if turn == 0:
-            with method.open() as run, memory[index]:
+            with begun(method, phase) as run, memory[index]:
                 method.call(phase.step, run)
         else:
             seconds[index].append(timed(method, phase, device))
     return [Timing(*job, tuple(seconds[index]), memory[index].peak) for index, job in enumerate(jobs)]
 
 
+@contextmanager
+def begun(method: Method, phase: Phase) -> Generator[Run | None]:
+    """What the method opens, with the calls made that a call of the phase needs before it."""
+    with method.open() as run:
+        if phase.before is not None:
+            method.call(phase.before, run)
+        yield run
+
+
 def timed(method: Method, phase: Phase, device: str) -> float:
     """Seconds of one call."""
-    with method.open() as run:
+    with begun(method, phase) as run:
         finish(device)
         started = time.perf_counter()
         method.call(phase.step, run)
