@@ -20,14 +20,14 @@ from benchmarks.documents import insert_figures  # noqa: E402
 from .calls import Setting  # noqa: E402
 from .overhead import overhead  # noqa: E402
 from .profiling import profile_in_turns, profile_table  # noqa: E402
-from .report import plot, rows, summary, table, update_file  # noqa: E402
+from .report import plot, rows, summary, table, update_file, work, work_table  # noqa: E402
 from .subjects import AUTOENCODER, BASELINE, MODELS, VANILLA, Subject  # noqa: E402
 from .timing import time_in_turns, time_once  # noqa: E402
 from .window_attention import window_attention  # noqa: E402
 
 COMMAND = "python -m benchmarks.speed"
 DOCUMENT = ROOT / "docs" / "performance.md"
-"""Gets the short table; the long ones stand in a document beside the rows."""
+"""Gets the short tables; the long ones stand in a document beside the rows."""
 
 RESULTS = ROOT / "benchmarks" / "results"
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -38,12 +38,26 @@ def main() -> None:
     arguments = _parser().parse_args()
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
+    counted = arguments.device == "meta"
     for model in arguments.models:
         for height, width in arguments.sizes:
             for batch in arguments.batches:
                 dtype = DTYPES[arguments.dtype]
-                _measure(Setting(model, height, width, batch, dtype, arguments.device, arguments.steps), arguments)
-    _overhead(arguments.models, dry_run=arguments.dry_run)
+                setting = Setting(model, height, width, batch, dtype, arguments.device, arguments.steps)
+                (_count if counted else _measure)(setting, arguments)
+    if not counted:
+        _overhead(arguments.models, dry_run=arguments.dry_run)
+
+
+def _count(setting: Setting, arguments: argparse.Namespace) -> None:
+    """What is left to compute of whole jobs, without computing it."""
+    path = RESULTS / "work.json"
+    found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    found |= work(setting, list(Subject(setting).methods()))
+    print(work_table(found), flush=True)
+    if not arguments.dry_run:
+        path.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        insert_figures(DOCUMENT, work_table(found), f"{COMMAND} --device meta")
 
 
 def _measure(setting: Setting, arguments: argparse.Namespace) -> None:
@@ -91,7 +105,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--sizes", nargs="+", type=_size, default=[(1024, 1024)], metavar="WIDTHxHEIGHT")
     parser.add_argument("--batches", nargs="+", type=int, default=[1])
     parser.add_argument("--dtype", choices=list(DTYPES), default="fp32")
-    parser.add_argument("--device", choices=["cpu", "cuda", "mps"], default="cpu")
+    parser.add_argument("--device", choices=["cpu", "cuda", "mps", "meta"], default="cpu")
     parser.add_argument("--steps", type=int, default=50, help="of the pass that is put together from the phases")
     parser.add_argument("--repeats", type=int, default=3, help="how often each call is timed; 0: once, unwarmed")
     parser.add_argument("--methods", nargs="+", default=["*"], help="patterns; what they are compared with always runs")

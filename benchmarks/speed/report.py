@@ -9,9 +9,10 @@ from functools import partial
 from itertools import groupby
 from pathlib import Path
 
-from .calls import Setting
+from .calls import Method, Setting
 from .subjects import AUTOENCODER, BASELINE, OFFICIAL, OURS, VANILLA
 from .timing import Timing
+from .two_passes import DEEP_CACHE, FASTER, HIRES_FIX, HYPER_TILE, NATIVE_FIRST
 
 PASS = "pass"
 """The phase that stands for the whole pass: every phase's time by its number of steps."""
@@ -28,8 +29,11 @@ COMPARABLE = "RAU-Net + MSW-MSA"
 SUMMARISED = {
     COMPARABLE: "HiDiffusion",
     "Relay": "Relay",
-    "hires fix": "hires fix by hand",
-    "Native first": "Native first",
+    HIRES_FIX: "hires fix by hand",
+    HYPER_TILE: "hires fix + HyperTile",
+    DEEP_CACHE: "hires fix + DeepCache",
+    NATIVE_FIRST: "Native first",
+    FASTER: "Native first + faster second pass",
     "HyperTile": "HyperTile",
     OFFICIAL: "official code",
 }
@@ -189,7 +193,7 @@ def table(all_rows: Sequence[Row]) -> str:
 def summary(all_rows: Sequence[Row]) -> str:
     """Markdown: how many times faster whole jobs are, a line per job and a column per method, the fastest in bold."""
     lines = ["| job | " + " | ".join(SUMMARISED.values()) + " |", "|---" * (1 + len(SUMMARISED)) + "|"]
-    for (model, device, _, batch, height, width, _), group in groupby(all_rows, key=_setting):
+    for (model, device, dtype, batch, height, width, _), group in groupby(all_rows, key=_setting):
         of_setting = list(group)
         for steps in JOBS:
             found = {row.method: f"{row.speedup_over_vanilla:.1f}" for row in of_setting if row.phase == _job(steps)}
@@ -198,7 +202,45 @@ def summary(all_rows: Sequence[Row]) -> str:
             best = max(found.values(), key=float)
             cells = [found.get(method, "–") for method in SUMMARISED]
             cells = [f"**{cell}**" if cell == best else cell for cell in cells]
-            lines.append(f"| {model}, {width}x{height}, {steps} steps, batch {batch}, {device} | {' | '.join(cells)} |")
+            lines.append(
+                f"| {model}, {width}x{height}, {steps} steps, batch {batch}, {dtype}, {device} | {' | '.join(cells)} |"
+            )
+    return "\n".join(lines)
+
+
+def work(setting: Setting, methods: Sequence[Method]) -> dict[str, dict[str, float]]:
+    """By operations: for each whole job, guided and with its pictures, how many times less work each method is than the
+    plain UNet, to two digits, and under `AUTOENCODER` the autoencoder's share of the least of them.
+    """
+    pictures = {
+        phase.name: phase.operations or 0 for method in methods if method.name == AUTOENCODER for phase in method.phases
+    }
+    found: dict[str, dict[str, float]] = {}
+    for steps in JOBS:
+        totals: dict[str, float] = {}
+        shares: dict[str, float] = {}
+        for method in methods:
+            counts = method.counts(steps)
+            operations = [(phase.operations, counts[phase.name]) for phase in method.phases if phase.name in counts]
+            if method.name == AUTOENCODER or any(count is None for count, _ in operations):
+                continue
+            around = sum(pictures[part] for part in method.pictures)
+            totals[method.name] = around + ROWS_PER_PICTURE * sum((count or 0) * calls for count, calls in operations)
+            shares[method.name] = around / totals[method.name]
+        job = f"{setting.model}, {setting.width}x{setting.height}, {steps} steps"
+        found[job] = {name: round(totals[VANILLA] / total, 2) for name, total in totals.items()}
+        found[job][AUTOENCODER] = round(shares[min(totals, key=totals.__getitem__)], 2)
+    return found
+
+
+def work_table(found: Mapping[str, Mapping[str, float]]) -> str:
+    """Markdown: a line per job, a column per method."""
+    lines = ["| job | " + " | ".join(SUMMARISED.values()) + " | autoencoder |", "|---" * (2 + len(SUMMARISED)) + "|"]
+    for job, times in found.items():
+        best = max(times[name] for name in SUMMARISED if name in times)
+        cells = [f"{times[name]:.1f}" if name in times else "–" for name in SUMMARISED]
+        cells = [f"**{cell}**" if cell == f"{best:.1f}" else cell for cell in cells]
+        lines.append(f"| {job} | {' | '.join(cells)} | {times[AUTOENCODER]:.0%} |")
     return "\n".join(lines)
 
 

@@ -26,7 +26,19 @@ from ldm_unet import SD15, SDXL, ldm_unet
 from official_hidiffusion import NAMES, DiffusionPipeline, diffusers_unet
 
 from .autoencoder import DECODE, DECODE_NATIVE, ENCODE, Autoencoder
-from .calls import ALWAYS, Call, Method, OperationCounter, Patch, Phase, Setting, carried_out, evaluate, uniform
+from .calls import (
+    ALWAYS,
+    Call,
+    Method,
+    OperationCounter,
+    Patch,
+    Phase,
+    Setting,
+    carried_out,
+    counted,
+    evaluate,
+    uniform,
+)
 from .hyper_tile import TILE, hyper_tile
 from .two_passes import DEEP_CACHE, Job
 
@@ -126,7 +138,7 @@ class Subject:
         """A pass cut where what is active changes."""
 
         def counts(steps: int) -> dict[str, float]:
-            return Counter(_active(plan, step, uniform(steps)) for step in range(steps))
+            return dict[str, float](Counter(_active(plan, step, uniform(steps)) for step in range(steps)))
 
         active = [_active(plan, step, self.setting.schedule) for step in range(self.setting.steps)]
         steps = {phase: active.index(phase) for phase in dict.fromkeys(active)}
@@ -219,7 +231,15 @@ class Subject:
         def call(step: int, run: Run | None) -> None:
             work[step][1]()
 
-        phases = tuple(Phase(name, step) for step, (name, _) in enumerate(work))
+        with torch.device("meta"):
+            shapes = Autoencoder()
+        large, small = self.job.large.to("meta"), self.job.small.to("meta")
+        count: list[Callable[[], object]] = [
+            lambda: shapes.decode(large),
+            lambda: shapes.decode(small),
+            lambda: shapes.encode_size_of(large),
+        ]
+        phases = tuple(Phase(name, step, partial(counted, count[step])) for step, (name, _) in enumerate(work))
         return Method(AUTOENCODER, phases, lambda steps: {}, nullcontext, call, ())
 
 

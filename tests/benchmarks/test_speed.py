@@ -18,7 +18,7 @@ from benchmarks.speed.calls import Method, OperationCounter, Phase, Setting
 from benchmarks.speed.hyper_tile import hyper_tile
 from benchmarks.speed.overhead import overhead
 from benchmarks.speed.profiling import KINDS, OTHER, profile_in_turns, profile_table
-from benchmarks.speed.report import Row, plot, rows, summary, table, update_file
+from benchmarks.speed.report import Row, plot, rows, summary, table, update_file, work, work_table
 from benchmarks.speed.subjects import Subject, always
 from benchmarks.speed.timing import Timing, time_in_turns, time_once
 from benchmarks.speed.window_attention import window_attention
@@ -256,9 +256,32 @@ def test_a_short_table_has_the_jobs_and_the_documents_have_the_figures() -> None
     written = json.loads((ROOT / "benchmarks/results/speed.json").read_text(encoding="utf-8"))
     measured = [Row(**values) for values in written]
     assert table(measured) in (ROOT / "benchmarks/results/speed.md").read_text(encoding="utf-8")
-    assert summary(measured) in (ROOT / "docs/performance.md").read_text(encoding="utf-8")
+    document = (ROOT / "docs/performance.md").read_text(encoding="utf-8")
+    assert summary(measured) in document
+    counted = json.loads((ROOT / "benchmarks/results/work.json").read_text(encoding="utf-8"))
+    assert work_table(counted) in document
     timings = [*timing("vanilla", {"always": (50, 1, 4.0)}), *timing("Native first", {"always": (50, 1, 2.0)})]
     timings += [*timing("HyperTile", {"always": (50, 1, 4.0)}), *timing("autoencoder", {"decode": (0, None, 0.0)})]
     assert summary(rows(setting("sd15", 1024), timings)).splitlines()[2:] == [
-        f"| sd15, 1024x1024, {steps} steps, batch 1, cpu | – | – | – | **2.0** | 1.0 | – |" for steps in (20, 50)
+        f"| sd15, 1024x1024, {steps} steps, batch 1, float32, cpu | – | – | – | – | – | **2.0** | – | 1.0 | – |"
+        for steps in (20, 50)
+    ]
+
+
+def test_the_work_of_whole_jobs_is_counted_with_their_pictures() -> None:
+    methods = [
+        *(made.method for made in timing("vanilla", {"always": (50, 100, 4.0)})),
+        *(made.method for made in timing("hires fix", {"native": (50, 10, 0.5), "over": (15, 100, 4.0)}, ("decode",))),
+        *(made.method for made in timing("Relay", {"always": (50, None, 4.0)})),
+        *(made.method for made in timing("autoencoder", {"decode": (0, 1000, 8.0)})[:1]),
+    ]
+    found = work(setting("sd15", 1024), methods)
+    plain, twice = 1000 + 2 * 50 * 100, 1000 + 2 * (50 * 10 + 15 * 100)
+    assert found["sd15, 1024x1024, 50 steps"] == {
+        "vanilla": 1.0,
+        "hires fix": round(plain / twice, 2),
+        "autoencoder": round(1000 / twice, 2),
+    }
+    assert work_table({"job": found["sd15, 1024x1024, 50 steps"]}).splitlines()[2:] == [
+        "| job | – | – | **2.2** | – | – | – | – | – | – | 20% |"
     ]
