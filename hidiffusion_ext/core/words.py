@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from .done import Done
-from .parts.part import WHOLE, Need, Part
+from .parts.part import NOT_GUIDED, WHOLE, Need, Part
 from .plan import LeftOut, Plan
 from .schedule import Schedule, Span
 
@@ -13,7 +13,6 @@ SETTLED = "the layout is settled where this pass begins"
 """Why a part that works on a picture's layout has nothing to do in a pass that begins with little noise."""
 
 LESS_NOISE = "the model was never called with the noise that it is for"
-NOT_GUIDED = "nothing is guided while it would work"
 
 
 def describe(plan: Plan, schedule: Schedule | None = None, *, about: bool = False, done: Done | None = None) -> str:

@@ -31,6 +31,23 @@ RESIZING = {"avg_pool2d", "adaptive_avg_pool2d", "max_pool2d", "interpolate", "c
 CONTROL_LLLITE = ".control_net_lllite_patch"
 """The Forge family's class of what ControlLLLite adds before attentions, under its name in ComfyUI."""
 
+LLLITE_IN_USE = "a ControlLLLite model is in use"
+CONTROLNET_AT_WORK = "a ControlNet is at work, whose picture has one size"
+DEEP_SHRINK_ON = "Deep Shrink (Kohya HRFix) is on"
+RESIZES_FEATURES = "another extension resizes features, too"
+MASKS_REGIONS = "an IP-Adapter has an effective region mask"
+READS_THE_MIDDLE = "another extension reads self-attention in the middle block"
+RUNS_BESIDE_DOWNSAMPLERS = "a LoRA is computed beside a downsampler (setting: old method for Lora)"
+WORKS_IN_LAYERS = "another extension works in the UNet's layers"
+PADS_IN_ITS_OWN_WAY = "another extension pads convolutions in its own way"
+CHANGES_SELF_ATTENTION = "another extension changes self-attention"
+REPLACES_SELF_ATTENTION = "another extension replaces self-attention"
+OWN_SELF_ATTENTION = "another extension has put its own self-attention in place"
+TOKENS_MERGED = "token merging is on"
+HYPERTILE_ON = "HyperTile is on"
+REFERENCE_IN_USE = "ControlNet's reference mode is in use"
+"""Reasons, as the user is told them."""
+
 
 def conflicts(unet: nn.Module, unet_map: UNetMap, transformer_options: Mapping[str, Any]) -> list[Conflict]:
     """What others hold in the coming pass, and why, in a few words for the user.
@@ -163,11 +180,11 @@ def _pads_in_its_own_way(everything: Everything) -> bool:
 
 def _windows_conflict(unet: nn.Module, unet_map: UNetMap, transformer_options: Mapping[str, Any]) -> str:
     if transformer_options.get("patches", {}).get("attn1_patch"):
-        return "another extension changes self-attention"
+        return CHANGES_SELF_ATTENTION
     replaced = {key[:2] for key in transformer_options.get("patches_replace", {}).get("attn1", {})}
     for site in unet_map.finest_attentions:
         if ("output" if site.output else "input", site.block) in replaced:
-            return "another extension replaces self-attention"
+            return REPLACES_SELF_ATTENTION
         scale = 2 ** unet_map.level(unet_map.partner(site.block) if site.output else site.block)
         attention = unet.get_submodule(site.name)
         block = unet.get_submodule(site.name.rpartition(".")[0])
@@ -225,35 +242,27 @@ def _is_another_module(site: SelfAttention) -> bool:
     return not all(hasattr(site.attention, name) for name in ("to_q", "to_k", "to_v", "to_out"))
 
 
-LLLITE_IN_USE = "a ControlLLLite model is in use"
-
 RELIED_ON = frozenset({Need.INPUT, Need.FEATURES, Need.LAYERS})
 """Held by who relies on the sizes of feature maps, and works on them in every call."""
 
 IN_FEATURES: dict[str, tuple[frozenset[Need], Callable[[Everything], bool]]] = {
-    "a ControlNet is at work, whose picture has one size": (
-        frozenset({Need.INPUT, Need.LAYERS}),
-        lambda found: is_controlled(found.unet),
-    ),
-    "Deep Shrink (Kohya HRFix) is on": (frozenset({Need.RESIZING, Need.LAYERS}), _shrinks_features),
-    "another extension resizes features, too": (frozenset({Need.RESIZING, Need.LAYERS}), _resizes_features),
+    CONTROLNET_AT_WORK: (frozenset({Need.INPUT, Need.LAYERS}), lambda found: is_controlled(found.unet)),
+    DEEP_SHRINK_ON: (frozenset({Need.RESIZING, Need.LAYERS}), _shrinks_features),
+    RESIZES_FEATURES: (frozenset({Need.RESIZING, Need.LAYERS}), _resizes_features),
     LLLITE_IN_USE: (RELIED_ON, _adds_to_tokens),
-    "an IP-Adapter has an effective region mask": (RELIED_ON, _masks_regions),
-    "another extension reads self-attention in the middle block": (RELIED_ON, _reads_the_middle),
-    "a LoRA is computed beside a downsampler (setting: old method for Lora)": (
-        frozenset({Need.DOWNSAMPLERS}),
-        _runs_beside_downsamplers,
-    ),
-    "another extension works in the UNet's layers": (frozenset({Need.LAYERS}), _works_in_layers),
-    "another extension pads convolutions in its own way": (frozenset({Need.CONVOLUTIONS}), _pads_in_its_own_way),
+    MASKS_REGIONS: (RELIED_ON, _masks_regions),
+    READS_THE_MIDDLE: (RELIED_ON, _reads_the_middle),
+    RUNS_BESIDE_DOWNSAMPLERS: (frozenset({Need.DOWNSAMPLERS}), _runs_beside_downsamplers),
+    WORKS_IN_LAYERS: (frozenset({Need.LAYERS}), _works_in_layers),
+    PADS_IN_ITS_OWN_WAY: (frozenset({Need.CONVOLUTIONS}), _pads_in_its_own_way),
 }
 """What the user is told -> what is held, and how it is recognised; of several the first is told."""
 
 IN_SELF_ATTENTION: dict[str, Callable[[SelfAttention], bool]] = {
-    "another extension has put its own self-attention in place": _is_another_module,
-    "token merging is on": _merges_tokens,
-    "HyperTile is on": _tiles,
+    OWN_SELF_ATTENTION: _is_another_module,
+    TOKENS_MERGED: _merges_tokens,
+    HYPERTILE_ON: _tiles,
     LLLITE_IN_USE: _adds_to_projections,
-    "ControlNet's reference mode is in use": _looks_at_other_pictures,
+    REFERENCE_IN_USE: _looks_at_other_pictures,
 }
 """What the user is told -> how it is recognised in one of the places that would get windows."""

@@ -14,6 +14,10 @@ from .model import forge_patcher
 CHANGE_GUIDANCE = ("sampler_cfg_function", "sampler_pre_cfg_function", "sampler_post_cfg_function")
 """The Forge family's options of a UNet for functions of others that take part in guidance."""
 
+CFG_SCALE_1 = "nothing is guided at CFG scale 1"
+OVER_NOISE = "this sampling method works with noise instead of clean estimates"
+LEVEL_IS_SET = "Negative Guidance minimum sigma is set"
+
 
 @dataclass(frozen=True)
 class SamplerKind:
@@ -64,22 +68,21 @@ def conflicts(p: Any, sampler: SamplerKind, *, hires: bool) -> list[Conflict]:
     found: list[Conflict] = []
     scale = getattr(p, "hr_cfg", None) if hires else None  # the Forge family's, which its API sets to 1 by default
     if (getattr(p, "cfg_scale", None) if scale is None else scale) == 1:
-        found.append(Conflict("nothing is guided at CFG scale 1", frozenset({Need.GUIDANCE})))
+        found.append(Conflict(CFG_SCALE_1, frozenset({Need.GUIDANCE})))
     if sampler.from_uncond:
         reason = "CFG++ goes on from the negative prompt as it was evaluated first"
         found.append(Conflict(reason, frozenset({Need.UNCONDITIONAL})))
     if reason := _guided_otherwise(p):
         found.append(Conflict(reason, frozenset({Need.INTERVAL})))
     if sampler.over_noise:
-        reason = "this sampling method works with noise instead of clean estimates"
-        found.append(Conflict(reason, frozenset({Need.CLEAN})))
+        found.append(Conflict(OVER_NOISE, frozenset({Need.CLEAN})))
     return found
 
 
 def _guided_otherwise(p: Any) -> str:
     """Why steps cannot be left without guidance; empty if they can."""
     if _least_noise(p) > 0:
-        return "Negative Guidance minimum sigma is set"
+        return LEVEL_IS_SET
     if getattr(p.sd_model, "cond_stage_key", "") == "edit":
         return "InstructPix2Pix is guided by a picture, too"
     options = getattr(forge_patcher(p.sd_model), "model_options", {})

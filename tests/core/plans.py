@@ -68,6 +68,9 @@ def on_guidance(plan: Plan) -> tuple[float, float]:
     return split.ratio if split else 1.0, anchor.strength if anchor else 0.0
 
 
-def held(*needs: Need, reason: str = "of a reason") -> tuple[Conflict, ...]:
+REASON = "of a reason"
+
+
+def held(*needs: Need, reason: str = REASON) -> tuple[Conflict, ...]:
     """Somebody else holds what parts need."""
     return (Conflict(reason, frozenset(needs)),)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
-from plans import held, on_guidance, redilations, span_of, stages
+from plans import REASON, held, on_guidance, redilations, span_of, stages
+from told import parts_of
 from unets import shared_unet
 
 from hidiffusion_ext.core import (
@@ -48,7 +51,7 @@ def test_what_somebody_else_holds_leaves_out_what_needs_it_and_what_rests_on_tha
         needing = [part for part in whole.parts if need in part.needs]
         gone = {part.name for part in needing}
         assert found.parts == tuple(part for part in whole.parts if not {part.name, part.rests_on} & gone)
-        told = [LeftOut(part.name, "of a reason") for part in needing if part.rests_on not in gone]
+        told = [LeftOut(part.name, REASON) for part in needing if part.rests_on not in gone]
         assert list(found.left_out) == told
     assert {need for need in Need if whole.needing(need)} >= {Need.TOKENS, Need.RESIZING, Need.GUIDANCE, Need.CLEAN}
 
@@ -59,29 +62,20 @@ def test_of_several_reasons_the_first_is_told() -> None:
     assert found.left_out == (LeftOut("RAU-Net", "first"),)
 
 
+@pytest.mark.parametrize("hires", [False, True])
 @pytest.mark.parametrize("method", Method)
-def test_where_everything_is_left_out_the_reasons_are_told(method: Method) -> None:
+def test_where_everything_is_left_out_the_reasons_are_told(method: Method, hires: bool) -> None:
     options = {"native_size": 64, "method": method.value}
-    conflicts = held(*Need)
-    with pytest.raises(Refused, match=r"^no .* because of a reason, no MSW-MSA because of a reason$"):
-        plan(Family.SD1, 256, 256, Situation(conflicts=conflicts), **options)
-    hires = Situation(hires=True, over_picture=True, conflicts=conflicts)
-    if method in MAKE_TWO:  # the pass is there all the same
-        assert plan(Family.SD1, 256, 256, hires, **options).reason.startswith("no RAU-Net because of a reason, no MSW")
+    free = Situation(hires=hires, over_picture=hires)
+    asked = [part for part in plan(Family.SD1, 256, 256, free, **options).parts if not part.rests_on]
+    nothing_free = replace(free, conflicts=held(*Need))
+    if hires and method in MAKE_TWO:  # the pass is there all the same
+        told = plan(Family.SD1, 256, 256, nothing_free, **options).reason
     else:
-        with pytest.raises(Refused):
-            plan(Family.SD1, 256, 256, hires, **options)
-
-
-def test_why_nothing_is_planned() -> None:
-    off = {"rau_net": False, "msw_msa": False}
-    assert plan(Family.SD1, 1024, 1024, **off).reason == "nothing: everything it could do is switched off"
-    assert plan(Family.SD1, 1024, 1024, passes="Hires").reason == "nothing: this is a first pass, Passes is Hires"
-    hires = Situation(hires=True)
-    assert (
-        plan(Family.SD1, 1024, 1024, hires, passes="First").reason == "nothing: this is a hires pass, Passes is First"
-    )
-    assert plan(Family.SD1, 1024, 1024).reason == ""
+        with pytest.raises(Refused) as refused:
+            plan(Family.SD1, 256, 256, nothing_free, **options)
+        told = str(refused.value)
+    assert parts_of(told) == {part.name: REASON for part in asked}
 
 
 def test_what_works_on_guidance_is_for_passes_over_a_picture() -> None:

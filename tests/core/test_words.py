@@ -23,13 +23,14 @@ from hidiffusion_ext.core import (
 )
 from hidiffusion_ext.core.parts.anchor import Anchor
 from hidiffusion_ext.core.parts.damped_guidance import DampedGuidance
+from hidiffusion_ext.core.parts.part import LAYERS_NOT_CALLED, NOT_GUIDED
 from hidiffusion_ext.core.parts.raunet import POOLED, STRIDED, RAUNet
 from hidiffusion_ext.core.parts.redilation import DISPERSION, Redilation
 from hidiffusion_ext.core.parts.relay import Relay
 from hidiffusion_ext.core.parts.split_guidance import SplitGuidance
 from hidiffusion_ext.core.parts.windows import MSWMSA, ODD
 from hidiffusion_ext.core.schedule import DISCRETE
-from hidiffusion_ext.core.words import LESS_NOISE, NOT_GUIDED, SETTLED, describe
+from hidiffusion_ext.core.words import LESS_NOISE, SETTLED, describe
 
 MAPS = {family: map_unet(shared_unet(family)) for family in Family}
 SCHEDULE = Schedule(uniform_timesteps(5))
@@ -50,9 +51,6 @@ def planned(
     asked = Options.from_mapping({"native_size": 64, **options})
     situation = Situation(over_picture=True, unguided=frozenset(unguided))
     return make_plan(asked, MAPS[family], latent, situation)
-
-
-LAYERS_NOT_CALLED = RAUNet.not_met
 
 
 def spans(plan: Plan) -> dict[str, Sequence[Span]]:
@@ -180,6 +178,11 @@ def test_what_was_not_done_is_told_with_the_reason_unless_it_may_have_been_to_co
 def test_where_nothing_is_planned_the_reason_is_told() -> None:
     assert describe(planned(latent=(8, 8))) == "nothing to do at 64x64: the model was made for 64x64"
     assert describe(planned(latent=(8, 8)), SCHEDULE, done=Done()) == planned(latent=(8, 8)).reason
+    assert describe(planned(rau_net=False, msw_msa=False)) == "nothing: everything it could do is switched off"
+    assert describe(planned(passes="Hires")) == "nothing: this is a first pass, Passes is Hires"
+    asked = Options.from_mapping({"native_size": 64, "passes": "First"})
+    hires = make_plan(asked, MAPS[Family.SD1], (16, 24), Situation(hires=True))
+    assert describe(hires) == "nothing: this is a hires pass, Passes is First"
 
 
 def test_a_unet_that_was_never_called() -> None:

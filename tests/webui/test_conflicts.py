@@ -13,12 +13,14 @@ import pytest
 import tomesd
 import torch
 from plans import PARTS, held
+from told import parts_of
 from torch import nn
 from unets import inputs, tiny_unet, uniform_timesteps
 
 from hidiffusion_ext.core import (
     Conflict,
     Family,
+    LeftOut,
     Method,
     Need,
     Options,
@@ -32,13 +34,33 @@ from hidiffusion_ext.core import (
     map_unet,
 )
 from hidiffusion_ext.core.options import FasterSecondPass
-from hidiffusion_ext.core.parts.windows import MSWMSA
+from hidiffusion_ext.core.parts.part import WHOLE
 from hidiffusion_ext.core.words import describe
-from hidiffusion_ext.hosts.conflicts import IN_FEATURES, IN_SELF_ATTENTION, conflicts
+from hidiffusion_ext.hosts.conflicts import (
+    CHANGES_SELF_ATTENTION,
+    CONTROLNET_AT_WORK,
+    DEEP_SHRINK_ON,
+    HYPERTILE_ON,
+    IN_FEATURES,
+    IN_SELF_ATTENTION,
+    LLLITE_IN_USE,
+    MASKS_REGIONS,
+    OWN_SELF_ATTENTION,
+    PADS_IN_ITS_OWN_WAY,
+    READS_THE_MIDDLE,
+    REFERENCE_IN_USE,
+    REPLACES_SELF_ATTENTION,
+    RESIZES_FEATURES,
+    RUNS_BESIDE_DOWNSAMPLERS,
+    TOKENS_MERGED,
+    WORKS_IN_LAYERS,
+    conflicts,
+)
 from ldm_unet import LdmUNet
 from modules import script_callbacks, shared
 
 LATENT = (16, 24)
+TEN_STEPS = Schedule(uniform_timesteps(10))
 SIZES, BOTH = {"RAU-Net", "relay", "DeepCache"}, {"RAU-Net", "re-dilation", "relay", "DeepCache"}
 """What relies on sizes of feature maps being nobody's else, and what changes them; what leaves layers out."""
 
@@ -143,11 +165,10 @@ def reasons(unet: LdmUNet, options: dict[str, Any] | None = None) -> dict[str, s
     return {name: reason for name, kind in PARTS.items() if (reason := situation.against(kind))}
 
 
-CONTROLNET = "a ControlNet is at work, whose picture has one size"
 CONFLICTS: dict[str, tuple[Callable[[LdmUNet], None], str]] = {
-    "tomesd": (partial(merge_tokens, ratio=0.5), "token merging is on"),
-    "hypertile": (partial(hypertile, enabled=True), "HyperTile is on"),
-    "reference": (reference, "ControlNet's reference mode is in use"),
+    "tomesd": (partial(merge_tokens, ratio=0.5), TOKENS_MERGED),
+    "hypertile": (partial(hypertile, enabled=True), HYPERTILE_ON),
+    "reference": (reference, REFERENCE_IN_USE),
 }
 PEACEFUL: dict[str, Callable[[LdmUNet], None]] = {
     "nobody": lambda unet: None,
@@ -167,23 +188,24 @@ def test_windows_give_way_and_it_is_said_why(apply: Callable[[LdmUNet], None], r
     apply(unet)
     found = reasons(unet)
     for name in ("relay", "DeepCache"):
-        assert found.pop(name, None) == (CONTROLNET if apply is reference else None)
+        assert found.pop(name, None) == (CONTROLNET_AT_WORK if apply is reference else None)
     assert found == {"MSW-MSA": reason}
     situation = Situation(conflicts=all_conflicts(unet))
     plan = make_plan(Options(native_size=64), map_unet(unet), LATENT, situation)
-    assert describe(plan, Schedule(uniform_timesteps(10))) == f"RAU-Net until step 4 of 10, no MSW-MSA because {reason}"
-    with pytest.raises(Refused, match=f"^no MSW-MSA because {reason}$"):
+    assert parts_of(describe(plan, TEN_STEPS)) == {"RAU-Net": (1, 4, 10), "MSW-MSA": reason}
+    with pytest.raises(Refused) as refused:
         make_plan(Options(native_size=64, rau_net=False), map_unet(unet), LATENT, situation)
+    assert parts_of(str(refused.value)) == {"MSW-MSA": reason}
     x, context = inputs(LATENT)
     t = torch.tensor([999.0])
     torch.manual_seed(0)
     with torch.inference_mode():
         before = unet(x, t, context=context)
         state = [(type(module), dict(vars(module))) for module in unet.modules()]
-        with hidiffusion(unet, plan, Run(Schedule(uniform_timesteps(10)))):
+        with hidiffusion(unet, plan, Run(TEN_STEPS)):
             assert not torch.equal(unet(x, t, context=context), before)
         assert [(type(module), dict(vars(module))) for module in unet.modules()] == state
-        if reason != "token merging is on":  # which draws at every call
+        if reason != TOKENS_MERGED:  # which draws at every call
             assert torch.equal(unet(x, t, context=context), before)
 
 
@@ -200,13 +222,13 @@ def test_what_is_there_but_not_at_work_is_no_conflict(name: str) -> None:
             found.pop(part, None)  # some other ControlNet is at work in one of them
         assert found == {}
         plan = make_plan(Options(native_size=64), map_unet(unet), LATENT)
-        with torch.inference_mode(), hidiffusion(unet, plan, Run(Schedule(uniform_timesteps(10)))):
+        with torch.inference_mode(), hidiffusion(unet, plan, Run(TEN_STEPS)):
             pictures.append(unet(x, t, context=context))
     if name != "tomesd without attention":  # which is at work elsewhere
         assert torch.equal(*pictures)
 
 
-@pytest.mark.parametrize(("limit", "found"), [(1, {}), (2, {"MSW-MSA": "token merging is on"})])
+@pytest.mark.parametrize(("limit", "found"), [(1, {}), (2, {"MSW-MSA": TOKENS_MERGED})])
 def test_token_merging_that_stops_above_the_windows_is_no_conflict(limit: int, found: dict[str, str]) -> None:
     unet = tiny_unet(Family.SDXL)
     merge_tokens(unet, ratio=0.5, max_downsample=limit)
@@ -221,7 +243,7 @@ def test_token_merging_taken_off_while_the_unet_is_patched() -> None:
         before = unet(x, t, context=context)
         merge_tokens(unet, ratio=0.5)
         plan = make_plan(Options(native_size=64), map_unet(unet), LATENT, Situation(conflicts=held(Need.TOKENS)))
-        with hidiffusion(unet, plan, Run(Schedule(uniform_timesteps(10)))):
+        with hidiffusion(unet, plan, Run(TEN_STEPS)):
             tomesd.remove_patch(model_of(unet))
             unet(x, t, context=context)
         assert torch.equal(unet(x, t, context=context), before)
@@ -234,9 +256,9 @@ def test_token_merging_taken_off_while_the_unet_is_patched() -> None:
         ({}, ""),
         ({"patches": {"output_block_patch": [print]}, "patches_replace": {"attn2": {("input", 1, 0): print}}}, ""),
         ({"patches_replace": {"attn1": {("middle", 0, 0): print}}}, ""),  # SAG and PAG
-        ({"patches": {"attn1_patch": [print]}}, "another extension changes self-attention"),
-        ({"patches_replace": {"attn1": {("output", 11): print}}}, "another extension replaces self-attention"),
-        ({"patches_replace": {"attn1": {("input", 2, 0): print}}}, "another extension replaces self-attention"),
+        ({"patches": {"attn1_patch": [print]}}, CHANGES_SELF_ATTENTION),
+        ({"patches_replace": {"attn1": {("output", 11): print}}}, REPLACES_SELF_ATTENTION),
+        ({"patches_replace": {"attn1": {("input", 2, 0): print}}}, REPLACES_SELF_ATTENTION),
     ],
 )
 def test_what_the_forge_family_is_asked_to_do_in_self_attention(options: dict[str, Any], conflict: str) -> None:
@@ -261,10 +283,10 @@ class PatchModelAddDownscale:
     ("patches", "conflict"),
     [
         ({}, ""),
-        (PatchModelAddDownscale().patches(), "Deep Shrink (Kohya HRFix) is on"),
+        (PatchModelAddDownscale().patches(), DEEP_SHRINK_ON),
         (
             {"input_block_patch": PatchModelAddDownscale().patches()["input_block_patch_after_skip"]},
-            "Deep Shrink (Kohya HRFix) is on",
+            DEEP_SHRINK_ON,
         ),
     ],
 )
@@ -280,51 +302,51 @@ def test_what_else_works_on_blocks_leaves_all_but_kept_layers_as_they_are() -> N
 
 
 @pytest.mark.parametrize(
-    ("options", "described"),
+    ("options", "kept", "left_out"),
     [
-        (Options(native_size=64), "MSW-MSA, no RAU-Net because Deep Shrink is on"),
-        (Options(native_size=64, method=Method.SCALECRAFTER), "MSW-MSA, no re-dilation because Deep Shrink is on"),
-        (Options(native_size=64, rau_net=False), "MSW-MSA"),
-        (Options(native_size=512), "nothing to do at 192x128: the model was made for 512x512"),
+        (Options(native_size=64), ["MSW-MSA"], ["RAU-Net"]),
+        (Options(native_size=64, method=Method.SCALECRAFTER), ["MSW-MSA"], ["re-dilation"]),
+        (Options(native_size=64, rau_net=False), ["MSW-MSA"], []),
+        (Options(native_size=512), [], []),
     ],
 )
-def test_what_does_the_same_job_is_left_alone(options: Options, described: str) -> None:
+def test_what_does_the_same_job_is_left_alone(options: Options, kept: list[str], left_out: list[str]) -> None:
     unet_map = map_unet(tiny_unet())
-    situation = Situation(conflicts=held(Need.RESIZING, reason="Deep Shrink is on"))
+    situation = Situation(conflicts=held(Need.RESIZING, reason=DEEP_SHRINK_ON))
     plan = make_plan(options, unet_map, LATENT, situation)
-    assert describe(plan, Schedule(uniform_timesteps(10))) == described
-    assert all(isinstance(part, MSWMSA) for part in plan.parts)
+    assert plan.names == kept
+    assert plan.left_out == tuple(LeftOut(name, DEEP_SHRINK_ON) for name in left_out)
 
 
 def test_both_conflicts_at_once_leave_nothing() -> None:
-    both = (*held(Need.RESIZING, reason="Deep Shrink is on"), *held(Need.TOKENS, reason="HyperTile is on"))
-    situation = Situation(conflicts=both)
-    both = "no RAU-Net because Deep Shrink is on, no MSW-MSA because HyperTile is on"
-    with pytest.raises(Refused, match=f"^{both}$"):
-        make_plan(Options(native_size=64), map_unet(tiny_unet()), LATENT, situation)
-    with pytest.raises(Refused, match=r"^no RAU-Net because Deep Shrink is on$"):
-        make_plan(Options(native_size=64, msw_msa=False), map_unet(tiny_unet()), LATENT, situation)
-
-
-LLLITE = "a ControlLLLite model is in use"
+    conflicts = (*held(Need.RESIZING, reason=DEEP_SHRINK_ON), *held(Need.TOKENS, reason=HYPERTILE_ON))
+    for asked, told in (
+        (Options(native_size=64), {"RAU-Net": DEEP_SHRINK_ON, "MSW-MSA": HYPERTILE_ON}),
+        (Options(native_size=64, msw_msa=False), {"RAU-Net": DEEP_SHRINK_ON}),
+    ):
+        with pytest.raises(Refused) as refused:
+            make_plan(asked, map_unet(tiny_unet()), LATENT, Situation(conflicts=conflicts))
+        assert parts_of(str(refused.value)) == told
 
 
 @pytest.mark.parametrize(
-    ("block", "attention", "method", "described"),
+    ("block", "attention", "method", "told"),
     [
-        (1, "attn2", Method.HIDIFFUSION, f"MSW-MSA, no RAU-Net because {LLLITE}"),
-        (7, "attn1", Method.HIDIFFUSION, f"MSW-MSA, no RAU-Net because {LLLITE}"),
-        (1, "attn1", Method.SCALECRAFTER, f"re-dilation until step 7 of 10, no MSW-MSA because {LLLITE}"),
-        (7, "attn2", Method.SCALECRAFTER, "re-dilation until step 7 of 10, MSW-MSA"),
+        (1, "attn2", Method.HIDIFFUSION, {"RAU-Net": LLLITE_IN_USE, "MSW-MSA": WHOLE}),
+        (7, "attn1", Method.HIDIFFUSION, {"RAU-Net": LLLITE_IN_USE, "MSW-MSA": WHOLE}),
+        (1, "attn1", Method.SCALECRAFTER, {"re-dilation": (1, 7, 10), "MSW-MSA": LLLITE_IN_USE}),
+        (7, "attn2", Method.SCALECRAFTER, {"re-dilation": (1, 7, 10), "MSW-MSA": WHOLE}),
     ],
 )
-def test_raunet_leaves_the_sizes_to_control_lllite(block: int, attention: str, method: Method, described: str) -> None:
+def test_raunet_leaves_the_sizes_to_control_lllite(
+    block: int, attention: str, method: Method, told: dict[str, Any]
+) -> None:
     unet = tiny_unet()
     unet_map = map_unet(unet)
     control_lllite(unet, block, attention)
     options = Options(native_size=64, method=method, damped_guidance=False)
     plan = make_plan(options, unet_map, LATENT, Situation(conflicts=all_conflicts(unet)))
-    assert describe(plan, Schedule(uniform_timesteps(10))) == described
+    assert parts_of(describe(plan, TEN_STEPS)) == told
     passes_through(unet, plan)
 
 
@@ -358,8 +380,8 @@ def load_control_net_lllite_patch() -> Any:
 def test_control_lllite_on_the_forge_family(attention: str) -> None:
     unet = tiny_unet()
     found = reasons(unet, {"patches": {f"{attention}_patch": [load_control_net_lllite_patch()]}})
-    assert found.pop("MSW-MSA", "") == ("another extension changes self-attention" if attention == "attn1" else "")
-    assert found == dict.fromkeys(("RAU-Net", "relay", "DeepCache"), LLLITE)
+    assert found.pop("MSW-MSA", "") == (CHANGES_SELF_ATTENTION if attention == "attn1" else "")
+    assert found == dict.fromkeys(("RAU-Net", "relay", "DeepCache"), LLLITE_IN_USE)
 
 
 @pytest.mark.parametrize(
@@ -399,7 +421,7 @@ def test_deep_shrink_on_a1111() -> None:
         found = reasons(unet)
     finally:
         script_callbacks.callback_map["callbacks_cfg_denoiser"].pop()
-    assert found == dict.fromkeys(BOTH, "Deep Shrink (Kohya HRFix) is on")
+    assert found == dict.fromkeys(BOTH, DEEP_SHRINK_ON)
     assert reasons(unet) == {}
 
 
@@ -497,18 +519,18 @@ def asymmetric_tiling_no_more(unet: LdmUNet) -> None:
 
 
 TABLE: dict[str, tuple[Callable[[LdmUNet], Any], set[str]]] = {
-    "another extension resizes features, too": (another_port, BOTH),
-    "an IP-Adapter has an effective region mask": (masked_adapter, SIZES),
-    "another extension reads self-attention in the middle block": (self_attention_guidance, SIZES),
-    "another extension has put its own self-attention in place": (frames, {"MSW-MSA"}),
-    "another extension pads convolutions in its own way": (own_padding, {"RAU-Net", "re-dilation"}),
+    RESIZES_FEATURES: (another_port, BOTH),
+    MASKS_REGIONS: (masked_adapter, SIZES),
+    READS_THE_MIDDLE: (self_attention_guidance, SIZES),
+    OWN_SELF_ATTENTION: (frames, {"MSW-MSA"}),
+    PADS_IN_ITS_OWN_WAY: (own_padding, {"RAU-Net", "re-dilation"}),
 }
 HAVE_TESTS = {
-    "another extension works in the UNet's layers",
-    CONTROLNET,
-    "Deep Shrink (Kohya HRFix) is on",
-    "a ControlLLLite model is in use",
-    "a LoRA is computed beside a downsampler (setting: old method for Lora)",
+    WORKS_IN_LAYERS,
+    CONTROLNET_AT_WORK,
+    DEEP_SHRINK_ON,
+    LLLITE_IN_USE,
+    RUNS_BESIDE_DOWNSAMPLERS,
     *(reason for _, reason in CONFLICTS.values()),
 }
 
@@ -524,7 +546,7 @@ def test_what_cannot_work_together_is_left_out(reason: str, apply: Callable[[Ldm
     options = apply(unet) or {}
     assert reasons(unet, options) == dict.fromkeys(parts, reason)
     plan = make_plan(Options(native_size=64), unet_map, LATENT, Situation(conflicts=all_conflicts(unet, options)))
-    assert f"because {reason}" in describe(plan)
+    assert {each.reason for each in plan.left_out} == {reason}
 
 
 @pytest.mark.parametrize(("apply", "latent"), [(masked_adapter, LARGER), (self_attention_guidance, LATENT)])
@@ -547,7 +569,7 @@ def test_windows_would_mix_frames() -> None:
     other[2:] += 1  # another pair of frames
 
     def first_pair(plan: Plan, latent: torch.Tensor) -> torch.Tensor:
-        with torch.inference_mode(), hidiffusion(unet, plan, Run(Schedule(uniform_timesteps(10)))):
+        with torch.inference_mode(), hidiffusion(unet, plan, Run(TEN_STEPS)):
             return unet(latent, torch.full((4,), 1.0), context=context)[:2]
 
     alone = make_plan(Options(native_size=64), unet_map, LATENT)

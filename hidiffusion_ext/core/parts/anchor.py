@@ -15,7 +15,7 @@ import torch
 from ..arithmetic import per_row, single_precision
 from ..evaluation import Change, Evaluation
 from ..unet_map import Axes
-from .part import Need, Part
+from .part import NOT_GUIDED, Need, Part
 from .split_guidance import low_pass
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ class Anchor(Part):
 
     name: ClassVar[str] = "anchor"
     needs: ClassVar[frozenset[Need]] = frozenset({Need.GUIDANCE, Need.CLEAN})
-    not_met: ClassVar[str] = "nothing is guided while it would work"
+    not_met: ClassVar[str] = NOT_GUIDED
 
     def change(self, plan: Plan, run: Run, begin: torch.Tensor) -> Change:
         levels, enlargement, seamless = run.schedule.levels, plan.enlargement, plan.unet.seamless

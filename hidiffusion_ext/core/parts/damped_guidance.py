@@ -14,7 +14,7 @@ import torch
 from ..arithmetic import single_precision
 from ..evaluation import Change, Evaluation
 from ..schedule import Schedule, Span
-from .part import Need, Part
+from .part import NOT_GUIDED, Need, Part
 from .redilation import Redilation
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class DampedGuidance(Part):
     name: ClassVar[str] = "noise-damped guidance"
     needs: ClassVar[frozenset[Need]] = frozenset({Need.GUIDANCE, Need.UNCONDITIONAL})
     rests_on: ClassVar[str] = Redilation.name
-    not_met: ClassVar[str] = "nothing is guided while it would work"
+    not_met: ClassVar[str] = NOT_GUIDED
 
     @property
     def spans(self) -> tuple[Span, ...]:

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 WHOLE = Span(0, 1)
 """A whole pass."""
 
+NOT_GUIDED = "nothing is guided while it would work"
+LAYERS_NOT_CALLED = "the model's own layers were not called one by one"
+
 Inside = Callable[[Span], bool]
 """Whether a call of the UNet, or a step, is in a span."""
 

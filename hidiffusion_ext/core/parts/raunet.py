@@ -17,7 +17,7 @@ from ..resizing import bicubic
 from ..schedule import Span
 from ..sizes import Size, Sizing
 from ..unet_map import BORDERED, Axes
-from .part import Inside, Need, Part
+from .part import LAYERS_NOT_CALLED, Inside, Need, Part
 
 if TYPE_CHECKING:
     from ..plan import Plan
@@ -77,7 +77,7 @@ class RAUNet(Part):
 
     name: ClassVar[str] = "RAU-Net"
     needs: ClassVar[frozenset[Need]] = frozenset({Need.FEATURES, Need.RESIZING, Need.DOWNSAMPLERS, Need.CONVOLUTIONS})
-    not_met: ClassVar[str] = "the model's own layers were not called one by one"
+    not_met: ClassVar[str] = LAYERS_NOT_CALLED
 
     @property
     def spans(self) -> tuple[Span, ...]:

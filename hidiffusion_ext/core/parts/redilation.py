@@ -21,7 +21,7 @@ from ..resizing import bilinear
 from ..schedule import Schedule, Span
 from ..sizes import FeatureSizes, Size
 from .dispersion import LARGE, SMALL, dispersed_input
-from .part import Inside, Need, Part
+from .part import LAYERS_NOT_CALLED, Inside, Need, Part
 
 if TYPE_CHECKING:
     from ..plan import Plan
@@ -102,7 +102,7 @@ class Redilation(Part):
 
     name: ClassVar[str] = "re-dilation"
     needs: ClassVar[frozenset[Need]] = frozenset({Need.RESIZING, Need.CONVOLUTIONS})
-    not_met: ClassVar[str] = "the model's own layers were not called one by one"
+    not_met: ClassVar[str] = LAYERS_NOT_CALLED
 
     @property
     def names(self) -> tuple[str, ...]:

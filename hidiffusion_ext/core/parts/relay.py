@@ -32,7 +32,7 @@ from ..resizing import bicubic
 from ..schedule import Span
 from ..sizes import CELL, Size, Sizing
 from ..unet_map import BORDERED, Axes, UNetMap
-from .part import Inside, Need, Part
+from .part import LAYERS_NOT_CALLED, Inside, Need, Part
 
 if TYPE_CHECKING:
     from ..plan import Plan
@@ -248,7 +248,7 @@ class Relay(Part):
 
     name: ClassVar[str] = "relay"
     needs: ClassVar[frozenset[Need]] = frozenset({Need.INPUT, Need.FEATURES, Need.RESIZING, Need.PREDICTION})
-    not_met: ClassVar[str] = "the model's own layers were not called one by one"
+    not_met: ClassVar[str] = LAYERS_NOT_CALLED
 
     @property
     def spans(self) -> tuple[Span, ...]:

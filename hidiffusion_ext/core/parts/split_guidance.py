@@ -18,7 +18,7 @@ from ..evaluation import Change, Evaluation
 from ..resizing import bilinear
 from ..sizes import Size
 from ..unet_map import BORDERED, Axes
-from .part import Need, Part
+from .part import NOT_GUIDED, Need, Part
 
 if TYPE_CHECKING:
     from ..plan import Plan
@@ -65,7 +65,7 @@ class SplitGuidance(Part):
 
     name: ClassVar[str] = "split guidance"
     needs: ClassVar[frozenset[Need]] = frozenset({Need.GUIDANCE})
-    not_met: ClassVar[str] = "nothing is guided while it would work"
+    not_met: ClassVar[str] = NOT_GUIDED
 
     def change(self, plan: Plan, run: Run, begin: torch.Tensor) -> Change:
         def change(evaluation: Evaluation) -> torch.Tensor:
