@@ -7,6 +7,7 @@ from contextlib import ExitStack
 
 import pytest
 import torch
+from einops import rearrange
 from hypothesis import given
 from hypothesis import strategies as st
 from unets import inputs, shared_unet
@@ -21,6 +22,8 @@ from hidiffusion_ext.core.parts.windows import (
     window_reverse,
     window_shift,
 )
+from hidiffusion_ext.core.resizing import bicubic
+from hidiffusion_ext.core.unet_map import BORDERED
 
 sides = st.integers(1, 12)
 numbers = st.integers(2, 5)
@@ -95,10 +98,23 @@ def test_windows_are_the_shifted_quadrants() -> None:
     assert fourth[3, 3].tolist() == [0, 0]
 
 
+def test_a_side_that_cannot_be_cut_is_resized_as_the_picture_that_it_is() -> None:
+    picture = torch.randn(2, 3, 9, 7, generator=torch.Generator().manual_seed(0))
+    even = bicubic(picture, (10, 8), BORDERED)
+    cut = window_partition(rearrange(picture, "b c h w -> b (h w) c"), (9, 7), (2, 2))
+    assert torch.equal(cut, window_partition(rearrange(even, "b c h w -> b (h w) c"), (10, 8), (2, 2)))
+    back = window_reverse(cut, (9, 7), (2, 2))
+    assert torch.equal(back, rearrange(bicubic(even, (9, 7), BORDERED), "b c h w -> b (h w) c"))
+
+
 @pytest.mark.parametrize(("size", "expected"), [((64, 64), (8, 8)), ((90, 160), (11, 20)), ((33, 41), (4, 5))])
 def test_a_shift_is_a_quarter_of_the_window_rounded_down(size: tuple[int, int], expected: tuple[int, int]) -> None:
     assert window_shift(size, 1) == expected
     assert window_shift(size, 3) == (3 * expected[0], 3 * expected[1])
+
+
+def test_more_windows_shift_by_a_quarter_of_theirs() -> None:
+    assert window_shift((61, 61), 1, 4) == (4, 4)  # cut as 64x64
 
 
 def test_the_cycle_uses_every_shift_equally_and_moves_at_every_step() -> None:
@@ -106,6 +122,7 @@ def test_the_cycle_uses_every_shift_equally_and_moves_at_every_step() -> None:
         indices = [cycle_index(step, site) for step in range(20)]
         assert all(indices.count(i) == 5 for i in range(SHIFTS))
         assert all(a != b for a, b in zip(indices, indices[1:]))
+    assert [cycle_index(1, site) for site in range(5)] == [1, 2, 3, 0, 1]
 
 
 def test_random_shifts_come_from_the_given_generator_alone() -> None:
