@@ -100,11 +100,16 @@ def running_a1111(webui: Path, data: Path, extensions: list[Path]) -> Iterator[s
                 process.kill()
 
 
-@pytest.fixture(scope="session", params=["stand-in", pytest.param("real", marks=pytest.mark.host)])
+# Skipped by a mark, before any fixture: the stand-in of a file would be stopped for it and started again for the next.
+REAL = pytest.mark.skipif(
+    not {"WEBUI_URL", "WEBUI_DIR"} & os.environ.keys(),
+    reason="set WEBUI_URL (a running A1111) or WEBUI_DIR (an installed one) to run this on the real host",
+)
+
+
+@pytest.fixture(scope="session", params=["stand-in", pytest.param("real", marks=[pytest.mark.host, REAL])])
 def kind(request: pytest.FixtureRequest) -> str:
     """Which host the test runs on."""
-    if request.param == "real" and not {"WEBUI_URL", "WEBUI_DIR"} & os.environ.keys():
-        pytest.skip("set WEBUI_URL (a running A1111) or WEBUI_DIR (an installed one) to run this on the real host")
     return request.param
 
 

@@ -143,7 +143,7 @@ def test_noise_damped_guidance(host: Host, sampler: str) -> None:
 
 def test_noise_damped_guidance_in_batches_and_with_composed_prompts(host: Host) -> None:
     options = {**ON, "method": "ScaleCrafter", "preset": "4x"}
-    job = {**host.size(768, 1024), "steps": 3, "prompt": "a cat AND a dog " * 20 + ":0.5", "seed": 5}
+    job = {**host.size(768, 1024), "steps": 3, "prompt": "a cat AND a dog " * 3 + ":0.5", "seed": 5}
     together, info = host.txt2img(options, **job, batch_size=2)
     assert "noise-damped guidance" in said(info)["HiDiffusion"]
     for image, seed in zip(together[-2:], (5, 6)):
@@ -195,7 +195,13 @@ BATCHES: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("batch", BATCHES)
+LONGER = {"a batch of 4", "4 batches"}
+"""What two batches of two have in them as well."""
+
+
+@pytest.mark.parametrize(
+    "batch", [pytest.param(name, marks=pytest.mark.slow if name in LONGER else ()) for name in BATCHES]
+)
 @pytest.mark.parametrize("method", ["HiDiffusion", "ScaleCrafter", "Relay"])
 def test_a_picture_does_not_depend_on_its_batch(host: Host, batch: str, method: str) -> None:
     """But for the last digit of sums that other batches add up in another order: one level of 255 in one of a hundred

@@ -83,11 +83,12 @@ def test_t1_ends_at_its_noise(webui: WebUI, kind: str) -> None:
     assert len(rows) > 5
 
 
-def test_the_plan_knows_the_steps_of_a_second_pass(webui: WebUI) -> None:
+def test_the_plan_knows_the_steps_of_a_second_pass(webui: WebUI, kind: str) -> None:
+    """On the stand-in with every third sampler: `test_plan_route` has all of them, with every scheduler."""
     schedulers = [scheduler["label"] for scheduler in webui.call("/sdapi/v1/schedulers")]
     samplers = [sampler["name"] for sampler in webui.call("/sdapi/v1/samplers")]
     wrong: list[str] = []
-    for number in range(max(len(samplers), len(schedulers))):
+    for number in range(0, max(len(samplers), len(schedulers)), 3 if kind == "stand-in" else 1):
         job = {"sampler_name": samplers[number % len(samplers)], "scheduler": schedulers[number % len(schedulers)]}
         hires = {"enable_hr": True, "hr_scale": 1.5, "denoising_strength": 0.8}
         told, said = told_and_said(webui, **job, **hires)
