@@ -29,10 +29,18 @@ def browser() -> Iterator[Any]:
         running.close()
 
 
+@pytest.fixture(scope="session")
+def profile(browser: Any) -> Iterator[Any]:
+    """What pages share, a `playwright.sync_api.BrowserContext`: the files of gradio are loaded and compiled once."""
+    with browser.new_context() as opened:
+        yield opened
+
+
 @pytest.fixture
-def tab(browser: Any) -> Iterator[Any]:
+def tab(profile: Any) -> Iterator[Any]:
     """A new page in it, a `playwright.sync_api.Page`; a script that fails there fails the test."""
-    opened = browser.new_page(viewport={"width": 1200, "height": 1400})
+    opened = profile.new_page()
+    opened.set_viewport_size({"width": 1200, "height": 1400})
     opened.set_default_timeout(PATIENCE)
     failures: list[str] = []
     opened.on("pageerror", lambda error: failures.append(str(error)))
