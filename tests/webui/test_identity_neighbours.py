@@ -191,39 +191,42 @@ NEIGHBOURS: dict[str, Apply] = {
 }
 
 
-class Made:
-    """Jobs, each made once: without HiDiffusion, and with each method."""
-
-    def __init__(self, host: Host) -> None:
-        self.host = host
-        self.alone: dict[str, Any] = {}
-
-    def job(self, method: str) -> Any:
-        return self.host.job({"native_size": 64, **METHODS[method]}, **JOB)
+def made(host: Host, method: str) -> Any:
+    return host.job({"native_size": 64, **METHODS[method]}, **JOB)
 
 
 @pytest.fixture(scope="module")
-def made(fresh_host: Host, kind: str) -> Made:
-    return Made(fresh_host)
+def alone(fresh_host: Host) -> Callable[[str, str], Any]:
+    """What is made by a method on a kind of host that is there, without a neighbour; each once."""
+    return functools.cache(lambda kind, method: made(fresh_host, method))
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_a_method_works_on_this_kind_of_host(host: Host, made: Made, method: str) -> None:
-    made.alone[method] = made.job(method)
-    pictures, noted, comments = made.alone[method]
+def test_a_method_works_on_this_kind_of_host(
+    host: Host, alone: Callable[[str, str], Any], kind: str, method: str
+) -> None:
+    pictures, noted, comments = alone(kind, method)
     assert noted.keys() & {"HiDiffusion", "HiDiffusion hires"}
     assert "HiDiffusion refused" not in noted
     assert "HiDiffusion" not in comments
     assert pictures != host.job(**JOB)[0]
 
 
-@pytest.mark.parametrize("neighbour", NEIGHBOURS)
-@pytest.mark.parametrize("method", METHODS)
+def cases() -> Iterator[Any]:
+    """Every neighbour beside every method, on one kind of host each in turn; the other kind is for longer runs."""
+    for i, kind in enumerate(KINDS):
+        for j, method in enumerate(METHODS):
+            for k, neighbour in enumerate(NEIGHBOURS):
+                marks = () if (j + k) % len(KINDS) == i else pytest.mark.slow
+                yield pytest.param(kind, method, neighbour, marks=marks)
+
+
+@pytest.mark.parametrize(("kind", "method", "neighbour"), list(cases()), indirect=["kind"])
 def test_a_neighbour_that_changes_nothing_changes_nothing(
-    host: Host, made: Made, kind: str, method: str, neighbour: str
+    host: Host, alone: Callable[[str, str], Any], kind: str, method: str, neighbour: str
 ) -> None:
-    alone = made.alone.get(method) or made.job(method)
+    expected = alone(kind, method)
     with ExitStack() as stack:
         NEIGHBOURS[neighbour](stack)
-        assert made.job(method) == alone
+        assert made(host, method) == expected
     assert host.said == []
