@@ -37,7 +37,7 @@ def test_the_kept_network_knows_the_captions() -> None:
 
 
 def test_the_less_true_a_picture_the_larger_its_distance() -> None:
-    rows = detail_calibration(load_glyphs(), PICTURES)
+    rows = detail_calibration(load_glyphs(PICTURES), PICTURES)
     for truer, next_one in itertools.pairwise(rows):
         assert next_one["detail"] - truer["detail"] > max(truer["detail_error"], next_one["detail_error"])
         assert next_one["kid_detail"] > truer["kid_detail"]

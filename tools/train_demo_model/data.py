@@ -41,9 +41,19 @@ def read_labels(path: Path = LABELS_FILE) -> list[tuple[str, str]]:
 
 
 @cache
-def load_glyphs() -> list[Glyph]:
-    """Every emoji of the label file, rendered once (which takes seconds), in file order."""
-    return [_render(caption) for _, caption in read_labels()]
+def load_glyph(caption: str) -> Glyph:
+    """The emoji of a caption, rendered once."""
+    drawing = (DRAWINGS / f"{caption.replace(' ', '-')}.svg").read_text(encoding="utf-8")
+    canvas = Image.open(io.BytesIO(bytes(resvg_py.svg_to_bytes(svg_string=drawing, width=LARGEST_OBJECT))))
+    image = canvas.convert("RGBA").crop(canvas.getbbox())
+    width, height = (max(1, round(side * SIDE / LARGEST_OBJECT)) for side in image.size)
+    small = image.resize((width, height), Image.Resampling.BOX)
+    return Glyph(caption, image, _rim_colour(np.asarray(small, dtype=np.float32) / 255))
+
+
+def load_glyphs(count: int | None = None) -> list[Glyph]:
+    """Every emoji of the label file, or so many, in file order; all take seconds the first time."""
+    return [load_glyph(caption) for _, caption in read_labels()[:count]]
 
 
 def compose(glyph: Glyph, rng: np.random.Generator, side: int = SIDE) -> tuple[np.ndarray, Box]:
@@ -112,15 +122,6 @@ def save_grid(pictures: np.ndarray, path: Path, columns: int, captions: list[str
             draw.text((x + 1, y + height), captions[index][: width // 6], fill="black")
     path.parent.mkdir(parents=True, exist_ok=True)
     sheet.save(path)
-
-
-def _render(caption: str) -> Glyph:
-    drawing = (DRAWINGS / f"{caption.replace(' ', '-')}.svg").read_text(encoding="utf-8")
-    canvas = Image.open(io.BytesIO(bytes(resvg_py.svg_to_bytes(svg_string=drawing, width=LARGEST_OBJECT))))
-    image = canvas.convert("RGBA").crop(canvas.getbbox())
-    width, height = (max(1, round(side * SIDE / LARGEST_OBJECT)) for side in image.size)
-    small = image.resize((width, height), Image.Resampling.BOX)
-    return Glyph(caption, image, _rim_colour(np.asarray(small, dtype=np.float32) / 255))
 
 
 def _place(length: int, side: int, rng: np.random.Generator) -> int:
