@@ -28,10 +28,10 @@ METHODS: list[dict[str, Any]] = [
 def faulty_job(choose: random.Random) -> dict[str, Any]:
     place = choose.choice(PLACES)
     at = choose.randrange(2000) if place == "module" else choose.randrange({"planning": 3}.get(place, 30))
-    options = {"enabled": True, "native_size": 128, **choose.choice(METHODS)}
+    options = {"enabled": True, "native_size": 64, **choose.choice(METHODS)}
     job: dict[str, Any] = {
-        "width": choose.choice([192, 200, 256]),
-        "height": choose.choice([192, 256]),
+        "width": choose.choice([96, 104, 128]),
+        "height": choose.choice([96, 128]),
         "sampler_name": choose.choice(["Euler a", "Heun", "DDIM"]),
         "alwayson_scripts": {"HiDiffusion": {"args": [options]}},
         "probe": [{"fault": {"place": place, "at": at, "what": choose.choice(WHAT)}}],
@@ -43,8 +43,8 @@ def faulty_job(choose: random.Random) -> dict[str, Any]:
 
 def test_random_failures_in_jobs_leave_nothing(webui: WebUI) -> None:
     choose = random.Random(8)
-    canary = {"width": 256, "height": 192, "probe": [{}]}
-    canary["alwayson_scripts"] = {"HiDiffusion": {"args": [{"enabled": True, "native_size": 128}]}}
+    canary = {"width": 128, "height": 96, "probe": [{}]}
+    canary["alwayson_scripts"] = {"HiDiffusion": {"args": [{"enabled": True, "native_size": 64}]}}
     (expected,), _ = webui.txt2img(**canary)
     digest = webui.fingerprint()["digest"]
     failed = 0

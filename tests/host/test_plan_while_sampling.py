@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from client import WebUI
 
-PATH = "/hidiffusion/v1/plan?width=256&height=256&steps=12&native_size=128"
+PATH = "/hidiffusion/v1/plan?width=128&height=128&steps=12&native_size=64"
 
 
 def test_it_answers_the_same_while_a_picture_is_made(webui: WebUI) -> None:
@@ -15,10 +15,10 @@ def test_it_answers_the_same_while_a_picture_is_made(webui: WebUI) -> None:
     assert expected["passes"][0]["text"] == "RAU-Net until step 5 of 12, MSW-MSA"
     webui.txt2img(steps=1)  # the probe knows no call of the UNet any more
     before = webui.fingerprint()
-    options = {"HiDiffusion": {"args": [{"enabled": True, "native_size": 128}]}}
+    options = {"HiDiffusion": {"args": [{"enabled": True, "native_size": 64}]}}
     with ThreadPoolExecutor(1) as pool:
         probe = [{"hold": 3}]
-        job = pool.submit(webui.txt2img, width=256, height=256, steps=12, alwayson_scripts=options, probe=probe)
+        job = pool.submit(webui.txt2img, width=128, height=128, steps=12, alwayson_scripts=options, probe=probe)
         while not job.done() and webui.names().count("unet") <= 3:
             time.sleep(0.1)
         try:
