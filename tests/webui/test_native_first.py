@@ -37,6 +37,12 @@ def client() -> TestClient:
     return TestClient(server.create_app([REPOSITORY]))
 
 
+@pytest.fixture(scope="module")
+def large(client: TestClient) -> list[bytes]:
+    """The pictures of a large job with nothing else asked for."""
+    return made(client, {}, **LARGE)[0]
+
+
 def made(client: TestClient, settings: dict[str, Any] | None = None, **payload: Any) -> tuple[list[bytes], Any]:
     """The pixels of a job's pictures and what is told of it; without settings HiDiffusion is off."""
     payload = {"seed": 1, "prompt": "a cat", "sampler_name": "Euler", "cfg_scale": 5, **payload}
@@ -143,9 +149,8 @@ def test_both_passes_have_the_prompts_that_other_extensions_made(
 
 @pytest.mark.parametrize("more", [{}, {"hr_additional_modules": ["old.vae"]}], ids=["reForge", "Forge"])
 def test_the_forge_familys_second_pass_has_the_first_ones_guidance(
-    monkeypatch: pytest.MonkeyPatch, client: TestClient, more: dict[str, Any]
+    monkeypatch: pytest.MonkeyPatch, client: TestClient, large: list[bytes], more: dict[str, Any]
 ) -> None:
-    expected = made(client, {}, **LARGE)[0]
     jobs: list[Any] = []
     original = HiDiffusionScript.process
 
@@ -155,7 +160,7 @@ def test_the_forge_familys_second_pass_has_the_first_ones_guidance(
         jobs.append(copy(p))
 
     monkeypatch.setattr(HiDiffusionScript, "process", process)
-    assert made(client, {}, **LARGE)[0] == expected
+    assert made(client, {}, **LARGE)[0] == large
     (job,) = jobs
     assert job.hr_cfg == job.cfg_scale == 5
     assert getattr(job, "hr_additional_modules", None) == (["Use same choices"] if more else None)
@@ -334,22 +339,23 @@ def test_with_very_few_steps_it_is_one_pass_and_says_so(client: TestClient) -> N
     assert said["extra_generation_params"]["HiDiffusion"] == told["passes"][0]["text"]
 
 
-def test_the_upscaler_is_the_settings(client: TestClient) -> None:
+def test_the_upscaler_is_the_settings(client: TestClient, large: list[bytes]) -> None:
     settings = {"override_settings": {"hidiffusion_upscaler": "Nearest"}}
     pictures, told = made(client, {}, **LARGE, **settings)
     assert told["extra_generation_params"]["Hires upscaler"] == "Nearest"
-    assert pictures != made(client, {}, **LARGE)[0]
+    assert pictures != large
     _, told = made(client, {}, **LARGE, override_settings={"hidiffusion_upscaler": "gone"})
     assert told["extra_generation_params"]["Hires upscaler"] == "Lanczos"
 
 
-def test_a_host_that_has_lanczos_by_no_name(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_host_that_has_lanczos_by_no_name(
+    client: TestClient, large: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Forge Neo has "None", which is the same, and models."""
-    expected, _ = made(client, {}, **LARGE)
     monkeypatch.setattr(shared, "sd_upscalers", [one for one in shared.sd_upscalers if one.name == "None"])
     pictures, told = made(client, {}, **LARGE)
     assert told["extra_generation_params"]["Hires upscaler"] == "None"
-    assert pictures == expected
+    assert pictures == large
     assert usual_upscaler() in upscalers()  # what the Settings page offers
 
 

@@ -91,7 +91,7 @@ def schedules() -> Iterator[Any]:
 
     for i, sampler in enumerate(sd_samplers.visible_sampler_names()):
         for j, scheduler in enumerate(sd_schedulers.schedulers):
-            yield pytest.param(sampler, scheduler.label, marks=() if i % 3 == j % 3 else pytest.mark.slow)
+            yield pytest.param(sampler, scheduler.label, marks=() if i % 5 == j % 5 else pytest.mark.slow)
 
 
 @pytest.mark.usefixtures("without_layers")
