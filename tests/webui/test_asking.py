@@ -13,8 +13,12 @@ import server
 import torch
 from client import encode
 from fastapi.testclient import TestClient
+from told import parts_of
 
+from hidiffusion_ext.core.parts.part import NOT_GUIDED, WHOLE
 from hidiffusion_ext.hosts import asking
+from hidiffusion_ext.hosts.guiding import CFG_SCALE_1, OVER_NOISE
+from hidiffusion_ext.hosts.schedules import NothingSampled
 from hidiffusion_ext.webui import plan_route
 from modules import processing, sd_samplers, shared
 
@@ -53,17 +57,21 @@ def made(client: TestClient, settings: dict[str, Any], **payload: Any) -> dict[s
 
 
 @pytest.mark.parametrize(
-    ("settings", "payload", "options", "words"),
+    ("settings", "payload", "options", "facts"),
     [
-        (SCALECRAFTER, {"cfg_scale": 1}, {}, "no noise-damped guidance because nothing is guided at CFG scale 1"),
-        (SCALECRAFTER, {"s_min_uncond": 100}, {}, "noise-damped guidance until step 3 of 5"),
-        (SCALECRAFTER, {}, {"skip_early_cond": 0.9}, "no noise-damped guidance because nothing is guided"),
-        (SCALECRAFTER, {"sampler_name": "Heun", "s_min_uncond": 100}, {}, "noise-damped guidance until step 3 of 5"),
-        (GUIDED, {"denoising_strength": 0.9, "cfg_scale": 1}, {}, "no split guidance because nothing is guided at CFG"),
-        (GUIDED, {"denoising_strength": 0.9, "sampler_name": "DDIM"}, {}, "split guidance 2, no anchor because"),
-        (GUIDED, {"denoising_strength": 0.9, "s_min_uncond": 1.0}, {"s_min_uncond_all": True}, "anchor 0.5 until step"),
-        ({"native_size": 64, "t1": 0.5}, {"s_churn": 10, "steps": 8}, {}, "RAU-Net until step 5 of 8"),
-        ({"native_size": 64}, {"sampler_name": "DDIM", "steps": 1}, {}, "nothing is sampled: "),
+        (SCALECRAFTER, {"cfg_scale": 1}, {}, {"noise-damped guidance": CFG_SCALE_1}),
+        (SCALECRAFTER, {"s_min_uncond": 100}, {}, {"noise-damped guidance": (1, 3, 5)}),
+        (SCALECRAFTER, {}, {"skip_early_cond": 0.9}, {"noise-damped guidance": NOT_GUIDED}),
+        (SCALECRAFTER, {"sampler_name": "Heun", "s_min_uncond": 100}, {}, {"noise-damped guidance": (1, 3, 5)}),
+        (GUIDED, {"denoising_strength": 0.9, "cfg_scale": 1}, {}, {"split guidance": CFG_SCALE_1}),
+        (
+            GUIDED,
+            {"denoising_strength": 0.9, "sampler_name": "DDIM"},
+            {},
+            {"split guidance": WHOLE, "anchor": OVER_NOISE},
+        ),
+        (GUIDED, {"denoising_strength": 0.9, "s_min_uncond": 1.0}, {"s_min_uncond_all": True}, {"anchor": (1, 3, 5)}),
+        ({"native_size": 64, "t1": 0.5}, {"s_churn": 10, "steps": 8}, {}, {"RAU-Net": (1, 5, 8)}),
     ],
 )
 def test_the_plan_knows_what_the_job_knows(
@@ -71,23 +79,27 @@ def test_the_plan_knows_what_the_job_knows(
     settings: dict[str, Any],
     payload: dict[str, Any],
     options: dict[str, Any],
-    words: str,
+    facts: dict[str, Any],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     for name, value in options.items():
         monkeypatch.setitem(shared.opts.data, name, value)
     payload = {**SIZE, **payload}
     (told,) = plan(client, **settings, **{"sampler_name": "Euler", **payload})["passes"]
-    assert words in told["text"]
+    assert facts.items() <= parts_of(told["text"]).items()
     said = made(client, settings, **payload)
     assert told["text"] == said.get("HiDiffusion", said.get("HiDiffusion refused"))
     assert told["active"] == ("HiDiffusion" in said)
 
 
 def test_nothing_sampled_has_no_steps(client: TestClient) -> None:
-    told = plan(client, **{**SIZE, "steps": 1}, sampler_name="DDIM", native_size=64)
+    job = {**SIZE, "steps": 1, "sampler_name": "DDIM"}
+    told = plan(client, **job, native_size=64)
     (one,) = told["passes"]
     assert (one["steps"], one["work"], one["active"], told["speed_up"]) == (0, [], False, 1.0)
+    said = made(client, {"native_size": 64}, **job)
+    assert one["text"] == said["HiDiffusion refused"] == str(NothingSampled())
+    assert "HiDiffusion" not in said
 
 
 def test_a_hires_pass_has_a_cfg_scale_of_its_own_where_the_host_has_one(
@@ -95,18 +107,17 @@ def test_a_hires_pass_has_a_cfg_scale_of_its_own_where_the_host_has_one(
 ) -> None:
     job = {**SIZE, "width": 64, "enable_hr": True, "split_guidance": 2, "native_size": 64}
 
-    def second(**query: Any) -> str:
-        return plan(client, **job, **query)["passes"][1]["text"]
+    def second(**query: Any) -> Any:
+        return parts_of(plan(client, **{**job, **query})["passes"][1]["text"])["split guidance"]
 
-    unguided = "no split guidance because nothing is guided at CFG scale 1"
-    assert unguided not in second(hr_cfg=1)
-    assert unguided in second(cfg_scale=1, hr_cfg=7)
+    assert second(hr_cfg=1) == WHOLE
+    assert second(cfg_scale=1, hr_cfg=7) == CFG_SCALE_1
     monkeypatch.setattr(processing.StableDiffusionProcessingTxt2Img, "hr_cfg", 1.0, raising=False)
-    assert unguided in second()
-    assert unguided in second(hr_cfg=1)
-    assert unguided not in second(cfg_scale=1, hr_cfg=7)
-    arranged = plan(client, **{**job, "enable_hr": "false", "width": 128, "steps": 8, "method": "Native first"})
-    assert unguided not in arranged["passes"][1]["text"]  # its second pass is guided as the first one
+    assert second() == CFG_SCALE_1
+    assert second(hr_cfg=1) == CFG_SCALE_1
+    assert second(cfg_scale=1, hr_cfg=7) == WHOLE
+    arranged = {"enable_hr": "false", "width": 128, "steps": 8, "method": "Native first"}
+    assert second(**arranged) == WHOLE  # its second pass is guided as the first one
 
 
 @pytest.mark.parametrize("native_size", [1, 7, 8, 10, 24])

@@ -11,20 +11,22 @@ from typing import Any
 import pytest
 import torch
 from job_host import HIRES, SCALECRAFTER, Host
-from plans import held
+from plans import REASON, held
+from told import parts_of
 from torch import nn
 
-from hidiffusion_ext.core import Need
-from hidiffusion_ext.core.parts.raunet import RAUNet
+from hidiffusion_ext.core import Need, Span
+from hidiffusion_ext.core.parts.part import LAYERS_NOT_CALLED, NOT_GUIDED, WHOLE
 from hidiffusion_ext.core.parts.windows import MSWMSA
-from hidiffusion_ext.core.words import NOT_GUIDED, SETTLED
+from hidiffusion_ext.core.words import SETTLED
 from hidiffusion_ext.hosts import passes
+from hidiffusion_ext.hosts.guiding import CFG_SCALE_1
 from hidiffusion_ext.webui.account import NEVER_CALLED, NOTHING_YET, TILED
 from hidiffusion_ext.webui.script import ENDED_EARLY, NO_PASS
 from modules import paths, processing, processing_job, sd_samplers, shared
+from modules.infotext_utils import parse_generation_parameters
 
-SECOND = f"SD1.5, 128x128, hires pass, preset 2x: MSW-MSA, no RAU-Net because {SETTLED}"
-DAMPED = f"re-dilation until step 2 of 4, MSW-MSA, no noise-damped guidance because {NOT_GUIDED}"
+REDILATED = {"re-dilation": (1, 2, 4), "MSW-MSA": WHOLE}
 
 
 def unet() -> nn.Module:
@@ -36,19 +38,19 @@ def settings_file() -> str:
 
 
 @pytest.mark.parametrize(
-    ("options", "payload", "told"),
+    ("options", "payload", "damping"),
     [
-        ({}, {}, "re-dilation until step 2 of 4, noise-damped guidance until step 2 of 4, MSW-MSA"),
-        ({"skip_early_cond": 0.9}, {}, DAMPED),
-        ({"s_min_uncond_all": True}, {"s_min_uncond": 100.0}, DAMPED),
-        ({}, {"cfg_scale": 1}, DAMPED.replace(NOT_GUIDED, "nothing is guided at CFG scale 1")),
-        ({"skip_early_cond": 0.25}, {}, DAMPED),
+        ({}, {}, (1, 2, 4)),
+        ({"skip_early_cond": 0.9}, {}, NOT_GUIDED),
+        ({"s_min_uncond_all": True}, {"s_min_uncond": 100.0}, NOT_GUIDED),
+        ({}, {"cfg_scale": 1}, CFG_SCALE_1),
+        ({"skip_early_cond": 0.25}, {}, NOT_GUIDED),
     ],
 )
-def test_guidance_that_is_left_out(host: Host, options: dict[str, Any], payload: dict[str, Any], told: str) -> None:
+def test_guidance_that_is_left_out(host: Host, options: dict[str, Any], payload: dict[str, Any], damping: Any) -> None:
     pictures, noted, _ = host.job(SCALECRAFTER, override_settings=options, **payload)
-    assert noted["HiDiffusion"] == told
-    if "because" in told:
+    assert parts_of(noted["HiDiffusion"]) == {**REDILATED, "noise-damped guidance": damping}
+    if damping in (NOT_GUIDED, CFG_SCALE_1):
         undamped = {**SCALECRAFTER, "damped_guidance": False}
         assert pictures == host.job(undamped, override_settings=options, **payload)[0]
 
@@ -70,13 +72,14 @@ def merged_tokens() -> Iterator[None]:
 
 
 def test_windows_that_are_never_cut(host: Host) -> None:
-    reason = f"no MSW-MSA because {MSWMSA.not_met}"
     with merged_tokens():
         plain, _, _ = host.job()
         pictures, noted, _ = host.job({})
-        assert noted["HiDiffusion"] == f"RAU-Net until step 2 of 4, {reason}"
+        assert parts_of(noted["HiDiffusion"]) == {"RAU-Net": (1, 2, 4), "MSW-MSA": MSWMSA.not_met}
         assert pictures != plain
         pictures, noted, _ = host.job({"rau_net": False})
+        (reason,) = noted.values()
+        assert parts_of(reason) == {"MSW-MSA": MSWMSA.not_met}
         assert noted == {"HiDiffusion refused": reason}
         assert pictures == plain
         assert host.said == [f"not used: {reason}"]
@@ -97,8 +100,8 @@ def test_a_unet_that_is_called_as_a_whole(host: Host, monkeypatch: pytest.Monkey
     plain, _, _ = host.job()
     pictures, noted, _ = host.job({})
     assert pictures == plain
-    told = f"no RAU-Net because {RAUNet.not_met}, no MSW-MSA because {MSWMSA.not_met}"
-    assert noted == {"HiDiffusion refused": told}
+    assert noted.keys() == {"HiDiffusion refused"}
+    assert parts_of(noted["HiDiffusion refused"]) == {"RAU-Net": LAYERS_NOT_CALLED, "MSW-MSA": MSWMSA.not_met}
 
 
 def test_a_unet_that_is_never_called(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -132,7 +135,8 @@ def test_a_script_that_samples_in_its_own_way(host: Host, monkeypatch: pytest.Mo
     plain, _, _ = host.job()
     for payload in ({}, {"enable_hr": True, "hr_scale": 2, "hr_upscaler": "Latent"}):
         pictures, noted, _ = host.job({}, **payload)
-        assert "RAU-Net until 40% of the noise, MSW-MSA" in settings_file()
+        expected = parse_generation_parameters(settings_file())["HiDiffusion"]
+        assert parts_of(expected) == {"RAU-Net": Span(0, 0.4), "MSW-MSA": WHOLE}
         assert noted == {"HiDiffusion refused": NO_PASS}
         assert host.said == [f"not used: {NO_PASS}"]
         assert payload or pictures == plain
@@ -169,9 +173,9 @@ def pressed(button: str, at: int) -> Iterator[None]:
     ("button", "at", "size", "told"),
     [
         ("interrupt", 2, 64, [ENDED_EARLY % (64, 64)]),
-        ("skip", 2, 128, [SECOND, f"after the pass: {NOTHING_YET}"]),
-        ("interrupt", 10, 128, [SECOND]),
-        ("skip", 10, 128, [SECOND]),
+        ("skip", 2, 128, [f"after the pass: {NOTHING_YET}"]),
+        ("interrupt", 10, 128, []),
+        ("skip", 10, 128, []),
     ],
 )
 def test_native_first_that_is_stopped(host: Host, button: str, at: int, size: int, told: list[str]) -> None:
@@ -181,6 +185,10 @@ def test_native_first_that_is_stopped(host: Host, button: str, at: int, size: in
     announced, first, *after = host.log
     assert announced.startswith("64x64, then 128x128 at a strength of ")
     assert first.startswith("SD1.5, 64x64: nothing to do")
+    if size == 128:
+        second, _, planned = after.pop(0).partition(": ")
+        assert second == "SD1.5, 128x128, hires pass, preset 2x"
+        assert parts_of(planned) == {"MSW-MSA": WHOLE, "RAU-Net": SETTLED}
     assert after == told
     assert len(pictures[0]) == 3 * size**2
     assert ("HiDiffusion hires" in noted) == (at == 10)
@@ -195,7 +203,7 @@ def test_a_reason_holds_for_its_own_batch(host: Host, monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(shared.sd_model, "apply_model", only_later)
     _, noted, _ = host.job({}, n_iter=2)
-    assert noted["HiDiffusion"] == "RAU-Net until step 2 of 4, MSW-MSA"
+    assert parts_of(noted["HiDiffusion"]) == {"RAU-Net": (1, 2, 4), "MSW-MSA": WHOLE}
     assert "HiDiffusion refused" not in noted
     assert host.said == [f"not used: {NEVER_CALLED}"]
 
@@ -211,11 +219,11 @@ def test_a_reason_holds_for_its_own_batch(host: Host, monkeypatch: pytest.Monkey
 def test_what_gave_way_is_said_where_the_rest_has_nothing_to_do(
     host: Host, monkeypatch: pytest.MonkeyPatch, job: dict[str, Any], where: str
 ) -> None:
-    monkeypatch.setattr(passes.conflicts, "conflicts", lambda *args: held(Need.TOKENS, reason="HyperTile is on"))
-    reason = f"no MSW-MSA because HyperTile is on, no RAU-Net because {SETTLED}"
+    monkeypatch.setattr(passes.conflicts, "conflicts", lambda *args: held(Need.TOKENS))
     pictures, noted, _ = host.job(**{"settings": {}, **job})
     assert len(pictures) == 1
-    assert noted["HiDiffusion refused"] == reason
+    reason = noted["HiDiffusion refused"]
+    assert parts_of(reason) == {"MSW-MSA": REASON, "RAU-Net": SETTLED}
     assert not {"HiDiffusion", "HiDiffusion hires"} & set(noted)
     assert ("HiDiffusion native first" in noted) == bool(where)
     assert host.said == [f"not used{where}: {reason}"]
