@@ -12,9 +12,12 @@ import numpy as np
 import pytest
 from client import decode, encode
 from job_host import HIRES, Host
+from told import parts_of
 
 from hidiffusion_ext.core.options import FasterSecondPass
 from hidiffusion_ext.core.parts.guidance_interval import LEAST_SIGMA
+from hidiffusion_ext.core.parts.part import WHOLE
+from hidiffusion_ext.hosts.guiding import LEVEL_IS_SET
 from modules import sd_models, shared
 
 JOB = {
@@ -82,11 +85,12 @@ def test_no_guidance_at_the_end_is_what_the_hosts_own_setting_does(host: Host, m
     rows = [count for count, _, _ in seen]
     assert rows == sorted(rows, reverse=True)
     assert {*rows} == {1, 2}
-    assert noted["HiDiffusion"] == f"MSW-MSA, no guidance from step {rows.index(1) + 1} of {len(rows)} on"
+    interval = (rows.index(1) + 1, len(rows), len(rows))
+    assert parts_of(noted["HiDiffusion"]) == {"MSW-MSA": WHOLE, "guidance interval": interval}
     assert not {"NGMS", "NGMS all steps"} & {*noted}
     guided, plain = over(OFF)
     assert guided != unguided
-    assert plain["HiDiffusion"] == "MSW-MSA"
+    assert parts_of(plain["HiDiffusion"]) == {"MSW-MSA": WHOLE}
     monkeypatch.setitem(vars(shared.opts), "s_min_uncond_all", True)
     assert over(OFF, s_min_uncond=LEAST_SIGMA)[0] == unguided
 
@@ -102,9 +106,7 @@ def test_it_leaves_neither_setting_nor_text_behind(host: Host) -> None:
 
 def test_the_users_own_level_stands(host: Host) -> None:
     pictures, noted, seen = made(host, INTERVAL, s_min_uncond=0.01)
-    assert noted["HiDiffusion hires"] == (
-        "MSW-MSA, no guidance interval because Negative Guidance minimum sigma is set"
-    )
+    assert parts_of(noted["HiDiffusion hires"]) == {"MSW-MSA": WHOLE, "guidance interval": LEVEL_IS_SET}
     assert {rows for rows, height, _ in seen if height == SECOND} == {2}
     assert pictures == made(host, OFF, s_min_uncond=0.01)[0]
 
@@ -135,8 +137,9 @@ def test_the_first_pass_ends_where_the_second_draws_anew(host: Host, sampler: st
 
 def test_all_of_it_and_pasted_back(host: Host) -> None:
     pictures, noted, seen = made(host, ALL)
-    assert "DeepCache" in noted["HiDiffusion hires"]
-    assert "no guidance from step" in noted["HiDiffusion hires"]
+    told = parts_of(noted["HiDiffusion hires"])
+    assert told.keys() == {"MSW-MSA", "DeepCache", "guidance interval"}
+    assert not any(isinstance(reason, str) for reason in told.values())
     assert "HiDiffusion first pass" in noted
     assert noted["HiDiffusion Faster second pass"] == ALL
     _, slower, more = made(host, OFF)
@@ -209,4 +212,4 @@ def test_the_plan_tells_it(host: Host) -> None:
     }
     assert answers[ALL]["speed_up"] > 1.3 * answers[OFF]["speed_up"]
     assert answers[ALL]["passes"][0]["steps"] < answers[OFF]["passes"][0]["steps"] == 20
-    assert "DeepCache" in answers[ALL]["passes"][1]["text"]
+    assert parts_of(answers[ALL]["passes"][1]["text"])["DeepCache"] == WHOLE

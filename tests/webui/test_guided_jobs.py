@@ -12,10 +12,16 @@ import server
 from client import decode, encode
 from fastapi.testclient import TestClient
 from PIL.Image import Image
+from told import parts_of, strengths_of
+
+from hidiffusion_ext.core.parts.part import WHOLE
+from hidiffusion_ext.core.words import SETTLED
+from hidiffusion_ext.hosts.guiding import CFG_SCALE_1, OVER_NOISE
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 HIRES = {"width": 64, "height": 64, "enable_hr": True, "hr_scale": 2, "hr_upscaler": "Latent", "cfg_scale": 5}
 GUIDED = {"split_guidance": 3.0, "anchor": 0.5}
+STRENGTHS = {"split guidance": 3.0, "anchor": 0.5}
 
 
 @pytest.fixture(scope="module")
@@ -38,15 +44,17 @@ def made(client: TestClient, settings: dict[str, Any], **payload: Any) -> tuple[
 
 def test_a_hires_pass_is_guided_and_says_so(client: TestClient) -> None:
     plain, said = made(client, {}, **HIRES)
-    assert "guidance" not in said["HiDiffusion hires"]
-    for settings, words in [
-        ({"split_guidance": 3.0}, ", split guidance 3"),
-        ({"anchor": 0.5}, ", anchor 0.5"),
-        (GUIDED, ", split guidance 3, anchor 0.5"),
+    late = parts_of(said["HiDiffusion hires"])
+    assert late == {"MSW-MSA": WHOLE, "RAU-Net": SETTLED}
+    for settings, strengths in [
+        ({"split_guidance": 3.0}, {"split guidance": 3}),
+        ({"anchor": 0.5}, {"anchor": 0.5}),
+        (GUIDED, STRENGTHS),
     ]:
         pictures, said = made(client, settings, **HIRES)
         assert pictures != plain
-        assert said["HiDiffusion hires"].startswith(f"MSW-MSA{words}")
+        assert parts_of(said["HiDiffusion hires"]) == late | dict.fromkeys(strengths, WHOLE)
+        assert strengths_of(said["HiDiffusion hires"]) == strengths
         assert pictures == made(client, settings, **HIRES)[0]
     assert made(client, {}, **HIRES)[0] == plain
 
@@ -57,7 +65,8 @@ def test_neutral_strengths_and_no_guidance_change_nothing(client: TestClient) ->
     unguided = {**HIRES, "cfg_scale": 1}
     pictures, said = made(client, GUIDED, **unguided)
     assert pictures == made(client, {}, **unguided)[0]
-    assert "no anchor because nothing is guided at CFG scale 1" in said["HiDiffusion hires"]
+    told = parts_of(said["HiDiffusion hires"])
+    assert told["split guidance"] == told["anchor"] == CFG_SCALE_1
 
 
 def test_a_picture_does_not_depend_on_its_batch(client: TestClient) -> None:
@@ -77,16 +86,16 @@ def test_img2img_is_guided_too_and_a_pass_from_noise_is_not(client: TestClient) 
     picture = made(client, {}, **large)[0][0]
     over_it = {**large, "init_images": [encode(np.asarray(picture))]}
     pictures, said = made(client, GUIDED, **over_it)
-    assert "split guidance 3, anchor 0.5" in said["HiDiffusion"]
+    assert strengths_of(said["HiDiffusion"]) == STRENGTHS
     assert pictures != made(client, {}, **over_it)[0]
     again, said = made(client, GUIDED, **large)
     assert again == made(client, {}, **large)[0]
-    assert "anchor" not in said["HiDiffusion"]
+    assert parts_of(said["HiDiffusion"]).keys() == {"RAU-Net", "MSW-MSA"}
 
 
 def test_the_anchor_is_left_out_where_the_sampler_works_with_noise(client: TestClient) -> None:
     ddim = {**HIRES, "sampler_name": "DDIM"}
     pictures, said = made(client, GUIDED, **ddim)
-    assert "no anchor because this sampling method works with noise" in said["HiDiffusion hires"]
+    assert parts_of(said["HiDiffusion hires"])["anchor"] == OVER_NOISE
     assert pictures == made(client, {"split_guidance": 3.0}, **ddim)[0]
     assert pictures != made(client, {}, **ddim)[0]

@@ -53,7 +53,7 @@ def page(request: pytest.FixtureRequest) -> Page:
 @given(value=options, hires=st.booleans())
 def test_pasting_restores_the_panel_exactly(page: Page, value: Options, hires: bool) -> None:
     params: dict[str, Any] = {}
-    infotext.write_active(params, value, "RAU-Net until step 8 of 20, MSW-MSA", hires=hires)
+    infotext.write_active(params, value, "what was done, in words", hires=hires)
     panel = page.pasted(page.written(params))
     assert panel == {name: plain(getattr(value, name)) for name in SETTINGS} | {"enabled": True}
 
@@ -124,13 +124,13 @@ def test_a_picture_made_with_defaults_sets_every_control_to_its_default(page: Pa
 def test_a_pass_that_is_taken_back_takes_its_settings_along() -> None:
     params: dict[str, object] = {"Steps": 20}
     value = Options(enabled=True, msw_msa=False)
-    infotext.write_active(params, value, "RAU-Net until 40%", hires=False)
-    infotext.write_active(params, value, "RAU-Net until 40%", hires=True)
+    infotext.write_active(params, value, "what was done", hires=False)
+    infotext.write_active(params, value, "what was done", hires=True)
     infotext.clear(params, hires=False)
     assert params == {
         "Steps": 20,
         "HiDiffusion MSW-MSA": "False",
-        "HiDiffusion hires": "RAU-Net until 40%",
+        "HiDiffusion hires": "what was done",
         "HiDiffusion version": __version__,
     }
     infotext.write_refused(params, "no UNet", hires=True)
@@ -144,7 +144,7 @@ def test_passes_of_native_first_are_told_whatever_is_active_in_them() -> None:
     value = Options(enabled=True, method=Method.NATIVE_FIRST)
     infotext.write_native_first(params, value, "512x512, then 1024x1024 at a strength of 0.4")
     infotext.write_active(params, value, "", hires=False)
-    infotext.write_refused(params, "token merging is on", hires=True)
+    infotext.write_refused(params, "no UNet", hires=True)
     assert params["HiDiffusion Method"] == "Native first"
     assert infotext.reader(SETTINGS["enabled"])(params) is True
     infotext.forget(params)

@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 import server
 from fastapi.testclient import TestClient
+from told import parts_of
 
 from hidiffusion_ext.core import Plan, Refused
+from hidiffusion_ext.core.parts.part import WHOLE
 from hidiffusion_ext.hosts.passes import plan_pass
 from hidiffusion_ext.webui import patched_pass, script
 from hidiffusion_ext.webui.log import logger
@@ -47,7 +49,7 @@ def test_what_holds_when_the_pass_starts(
         assert noted == {"HiDiffusion refused": REASON}
         assert said == [f"not used: {REASON}"]
     else:
-        assert noted["HiDiffusion"] == "RAU-Net until step 1 of 3, MSW-MSA"
+        assert parts_of(noted["HiDiffusion"]) == {"RAU-Net": (1, 1, 3), "MSW-MSA": WHOLE}
         assert "HiDiffusion refused" not in noted
         assert not any("not used" in line for line in said)
 

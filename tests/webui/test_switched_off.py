@@ -10,12 +10,20 @@ import pytest
 import torch
 from job_host import HIRES, SCALECRAFTER, Host
 from snapshot import snapshot
+from told import parts_of
 
+from hidiffusion_ext.core.parts.part import WHOLE
 from hidiffusion_ext.webui import account, infotext
 from hidiffusion_ext.webui.log import NOT_YOURS
 from modules import script_callbacks, sd_samplers_common, shared
 
-SIZES = "RuntimeError: Sizes of tensors must match"
+HIDIFFUSION = {"RAU-Net": (1, 2, 4), "MSW-MSA": WHOLE}
+
+
+def switched_off(step: int, steps: int = 4) -> str:
+    """What is said of a pass that is made without us from a step on, as the sizes of tensors do not match."""
+    raised = "RuntimeError: Sizes of tensors must match"
+    return f"switched off in step {step} of {steps}: the model could not be run with it ({raised})"
 
 
 @contextmanager
@@ -67,10 +75,9 @@ def test_a_first_call_that_fails_gives_the_picture_without_us(
     assert snapshot(shared.sd_model.model.diffusion_model) == state
     assert "apply_model" not in vars(shared.sd_model)
     steps = 3 if payload.get("sampler_name") == "DDIM" else 4  # DDIM makes one less than it is asked for
-    reason = f"switched off in step 1 of {steps}: the model could not be run with it ({SIZES})"
-    assert noted == {"HiDiffusion refused": reason}
+    assert noted == {"HiDiffusion refused": switched_off(1, steps)}
     (said,) = host.said
-    assert said.startswith(f"{reason}\nTraceback")
+    assert said.startswith(f"{switched_off(1, steps)}\nTraceback")
     assert ", in fail" in said
 
 
@@ -78,8 +85,8 @@ def test_what_was_done_until_then_is_told(host: Host) -> None:
     with failing(RuntimeError("Sizes of tensors must match"), from_call=3) as calls:
         pictures, noted, _ = host.job({"t1": 1.0})
     assert calls == [True] * 4 + [False] * 2
-    assert noted["HiDiffusion"] == "RAU-Net until step 2 of 4, MSW-MSA until step 2 of 4"
-    assert noted["HiDiffusion refused"].startswith("switched off in step 3 of 4")
+    assert parts_of(noted["HiDiffusion"]) == {"RAU-Net": (1, 2, 4), "MSW-MSA": (1, 2, 4)}
+    assert noted["HiDiffusion refused"] == switched_off(3)
     assert pictures not in (host.job()[0], host.job({"t1": 1.0})[0])
 
 
@@ -88,14 +95,14 @@ def test_each_pass_and_each_batch_stands_for_itself(host: Host) -> None:
         _, noted, _ = host.job({}, **HIRES, denoising_strength=1.0)
     assert "HiDiffusion" not in noted
     assert "HiDiffusion hires" not in noted
-    assert noted["HiDiffusion refused"].startswith("switched off in step 1 of 4")
+    assert noted["HiDiffusion refused"] == switched_off(1)
     with failing(RuntimeError("Sizes of tensors must match"), from_call=4):
         pictures, noted, _ = host.job({}, n_iter=2)
-    assert noted["HiDiffusion refused"].startswith("switched off in step 1 of 4")
+    assert noted["HiDiffusion refused"] == switched_off(1)
     assert len(pictures) >= 2
     assert len(host.said) == 2
     _, noted, _ = host.job({})
-    assert noted["HiDiffusion"] == "RAU-Net until step 2 of 4, MSW-MSA"
+    assert parts_of(noted["HiDiffusion"]) == HIDIFFUSION
     assert host.said == []
 
 
@@ -116,7 +123,7 @@ def test_an_interrupt_in_the_model_is_an_interrupt(host: Host) -> None:
         pictures, noted, _ = host.job({})
     assert calls == [True, True]
     assert len(pictures) == 1
-    assert noted["HiDiffusion"] == "RAU-Net until step 2 of 4, MSW-MSA"
+    assert parts_of(noted["HiDiffusion"]) == HIDIFFUSION
     assert "HiDiffusion refused" not in noted
     assert host.said == []
 
@@ -142,7 +149,7 @@ def test_what_a_neighbour_stumbles_over_is_left_out_and_the_rest_is_kept(host: H
     with knowing_one_size():
         pictures, noted, _ = host.job({})
     assert pictures == windows
-    assert noted["HiDiffusion"] == "MSW-MSA"
+    assert parts_of(noted["HiDiffusion"]) == {"MSW-MSA": WHOLE}
     assert noted["HiDiffusion refused"].startswith("no RAU-Net from step 1 of 4 on, as that failed (RuntimeError: ")
     (said,) = host.said
     assert "Traceback" in said
