@@ -17,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageFont
 from scripted_host import CHECKPOINT, GIB, ScriptedHost
+from told import parts_of, strengths_of
 
 from benchmarks.webui import host as host_module
 from benchmarks.webui.__main__ import main
@@ -29,6 +30,8 @@ from benchmarks.webui.prompts import SHIPPED, read
 from benchmarks.webui.running import ticking
 from benchmarks.webui.store import Answer, Store
 from hidiffusion_ext.core import Options
+from hidiffusion_ext.core.parts.part import WHOLE
+from hidiffusion_ext.core.words import SETTLED
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PROMPTS = ["a red fox", 'a "lighthouse" | <b>stormy</b>']
@@ -108,15 +111,16 @@ def test_on_a_webui(out: Path, capsys: pytest.CaptureFixture[str], monkeypatch: 
     assert len([file for file in files if file.suffix == ".png"]) == len(ARMS) * len(PROMPTS) * 2
     assert {Image.open(file).size for file in files if file.suffix == ".png"} == {(128, 128)}
     by_arm = figures(out)
-    settled = "no RAU-Net because the layout is settled where this pass begins"
     for arm, done in {
         "direct": {},
-        "HiDiffusion": {"RAU-Net until step 2 of 4, MSW-MSA": 2},
-        "ScaleCrafter": {"re-dilation until step 2 of 4, MSW-MSA": 2},
+        "HiDiffusion": {"RAU-Net": (1, 2, 4), "MSW-MSA": WHOLE},
+        "ScaleCrafter": {"re-dilation": (1, 2, 4), "MSW-MSA": WHOLE},
         "hires": {},
-        "hires-guided": {f"hires pass: MSW-MSA, split guidance 1.5, {settled}": 2},
+        "hires-guided": {"MSW-MSA": WHOLE, "split guidance": WHOLE, "RAU-Net": SETTLED},
     }.items():
-        assert by_arm[arm].done == done
+        told = [(parts_of(text.removeprefix("hires pass: ")), count) for text, count in by_arm[arm].done.items()]
+        assert told == ([(done, 2)] if done else [])
+    assert [strengths_of(text) for text in by_arm["hires-guided"].done] == [{"split guidance": 1.5}]
     assert all((row.asked, row.there, row.counted) == (2, 2, 1) for row in by_arm.values())
     assert all(row.seconds and row.faster and row.kept for row in by_arm.values())
     assert [row.memory for row in by_arm.values()] == [None] * len(ARMS)  # it has no graphics card

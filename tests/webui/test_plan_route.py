@@ -83,7 +83,7 @@ def test_a_hires_pass_has_the_size_and_steps_the_host_gives_it(client: TestClien
     job = {"width": 128, "height": 192, "steps": 5, "enable_hr": True, "denoising_strength": 0.7, **hires}
     first, second = plan(client, **job, **NATIVE)["passes"]
     assert (first["name"], second["name"]) == ("First pass", "Hires pass")
-    assert first["text"] == "nothing to do at 128x192: the model was made for 128x128"
+    assert (first["active"], first["native"], first["area"]) == (False, 128, 1.5)
     said = made(client, **job, hr_upscaler="Latent")
     assert said.get("HiDiffusion") is None
     assert second["text"] == said["HiDiffusion hires"]
