@@ -237,7 +237,7 @@ def test_auto_takes_two_passes_from_three_times_the_side_on_and_says_so(client: 
 def test_why_nothing_is_done(client: TestClient) -> None:
     assert plan(client, width=512, height=512)["mark"] == "nothing to do"
     turbo = plan(client, width=256, height=256, preset="Turbo", **NATIVE)
-    assert turbo["refused"] == "the Turbo preset is for SDXL-Turbo, this model is SD1.5"
+    assert "Turbo" in turbo["refused"]
     assert (turbo["mark"], turbo["passes"]) == ("cannot be used", [])
     weak = {"steps": 10, "denoising_strength": 0.3, "msw_msa": "false"}
     (told,) = plan(client, width=256, height=256, **weak, **NATIVE)["passes"]
