@@ -68,7 +68,7 @@ def conflicts(p: Any, sampler: SamplerKind, *, hires: bool) -> list[Conflict]:
     found: list[Conflict] = []
     scale = getattr(p, "hr_cfg", None) if hires else None  # the Forge family's, which its API sets to 1 by default
     if (getattr(p, "cfg_scale", None) if scale is None else scale) == 1:
-        found.append(Conflict(CFG_SCALE_1, frozenset({Need.GUIDANCE})))
+        found.append(Conflict(CFG_SCALE_1, frozenset({Need.GUIDANCE, Need.INTERVAL})))
     if sampler.from_uncond:
         reason = "CFG++ goes on from the negative prompt as it was evaluated first"
         found.append(Conflict(reason, frozenset({Need.UNCONDITIONAL})))

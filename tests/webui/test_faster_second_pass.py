@@ -17,7 +17,7 @@ from told import parts_of
 from hidiffusion_ext.core.options import FasterSecondPass
 from hidiffusion_ext.core.parts.guidance_interval import LEAST_SIGMA
 from hidiffusion_ext.core.parts.part import WHOLE
-from hidiffusion_ext.hosts.guiding import LEVEL_IS_SET
+from hidiffusion_ext.hosts.guiding import CFG_SCALE_1, LEVEL_IS_SET
 from modules import sd_models, shared
 
 JOB = {
@@ -102,6 +102,11 @@ def test_it_leaves_neither_setting_nor_text_behind(host: Host) -> None:
     response = host.client.post("/sdapi/v1/txt2img", json={**JOB, "seed": 1, "prompt": "a cat"})
     assert "NGMS" not in response.text
     assert made(host, INTERVAL)[:2] == (pictures, noted)
+
+
+def test_without_guidance_there_is_none_to_leave_out(host: Host) -> None:
+    _, noted, _ = made(host, INTERVAL, cfg_scale=1, hr_cfg=1)
+    assert parts_of(noted["HiDiffusion hires"]) == {"MSW-MSA": WHOLE, "guidance interval": CFG_SCALE_1}
 
 
 def test_the_users_own_level_stands(host: Host) -> None:
