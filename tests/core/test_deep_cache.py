@@ -60,7 +60,7 @@ def test_what_is_kept_lasts_as_long_as_the_noise_is_nearly_the_same() -> None:
     assert part
     assert over_kept(SCHEDULE, part.span) == [1, 3, 5, 6]
     karras = [timestep(sigma**2 / (1 + sigma**2)) for sigma in (1.01, 0.63, 0.37, 0.21, 0.12, 0.06)]
-    assert len(over_kept(Schedule(karras), part.span)) == 3
+    assert len(over_kept(Schedule(karras), part.span)) == 2
     from_noise = Schedule([999.0 - 20 * step for step in range(50)])
     first = over_kept(from_noise, part.span)[0]
     assert DISCRETE.sigma(from_noise.timesteps[first]) < 1.25
@@ -171,9 +171,20 @@ def test_where_the_layers_change_size_or_shape_nothing_is_kept() -> None:
 
 
 @torch.no_grad()
+def test_the_last_step_is_whole() -> None:
+    x, text = inputs(LATENT)
+    ends = Schedule([FRESH, OVER])
+    assert over_kept(ends, plan_of().part(DeepCache).span) == []
+    with hidiffusion(UNET, plan_of(), Run(ends)):
+        call(UNET, x, FRESH, text)
+        last = call(UNET, x, OVER, text)
+    assert torch.equal(last, call(UNET, x, OVER, text))
+
+
+@torch.no_grad()
 def test_only_what_the_last_step_used_is_kept() -> None:
     x, text = inputs(LATENT, batch=4)
-    near = Schedule([350.0, 349.0, 348.0, 347.0])
+    near = Schedule([350.0, 349.0, 348.0, 347.0, 346.0])
     run = Run(near)
     with hidiffusion(UNET, plan_of(), run):
         call(UNET, x, 350.0, text)

@@ -36,7 +36,7 @@ SETTLED_SIGMA = 1.25
 
 KEPT_FOR = 0.15
 """How much the noise's share of the variance may fall until the deeper levels are computed anew. Of six steps from a
-sigma of 1.08, spaced as Karras has them, that goes over three."""
+sigma of 1.08, spaced as Karras has them, that goes over two."""
 
 IN_LAYERS = frozenset({Need.FEATURES, Need.RESIZING, Need.CONVOLUTIONS, Need.TOKENS})
 """What the parts need that change what layers compute."""
@@ -151,10 +151,17 @@ def lasts(then: float, now: float) -> bool:
     return 0 <= then - now < KEPT_FOR
 
 
+def keeping(schedule: Schedule, span: Span) -> range:
+    """The steps in which deeper levels may be kept: all in a span but the last of the pass. The finest level alone leaves
+    a grain in plain areas, which no step behind that one would take away."""
+    inside = schedule.steps_inside(span)
+    return range(inside.start, min(inside.stop, schedule.steps - 1))
+
+
 def over_kept(schedule: Schedule, span: Span) -> list[int]:
     """The steps that go over what is kept."""
     found, then = list[int](), -math.inf
-    for step in schedule.steps_inside(span):
+    for step in keeping(schedule, span):
         now = schedule.levels.noise(schedule.timesteps[step])
         if lasts(then, now):
             found.append(step)
@@ -207,7 +214,8 @@ class DeepCache(Part):
         ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
             nonlocal is_left_out
             is_left_out = False
-            if run.inside(self.span) and run.sizes and not run.sizes.changed and found.values is not None:
+            sizes, steps = run.sizes, keeping(run.schedule, self.span)
+            if sizes and not sizes.changed and run.step in steps and found.values is not None:
                 kept.begin(found.values, run.timesteps)
             else:
                 kept.end()
