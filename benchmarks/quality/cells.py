@@ -61,27 +61,39 @@ def guided(strength: float, guidance: str) -> str:
     return f"{second_pass(strength, 'MSW-MSA only')}, {guidance}"
 
 
-NATIVE_FIRST = "Native first"
-"""A second pass at the strength that the method takes."""
+NATIVE_FIRST, RELAY = "Native first", "Relay"
+"""What the method makes of a job: a second pass at the strength that it takes."""
 
 RESTART = 0.38
 """The strength: with this model's spacing the noise's standard deviation is 1.08 of the signal's."""
 
-FASTER = {
-    "faster": FasterSecondPass.ON,
+NOTHING = "nothing left out"
+LEFT_OUT = {
+    NOTHING: FasterSecondPass.OFF,
     "short first pass": FasterSecondPass.SHORT,
     "no guidance at the end": FasterSecondPass.INTERVAL,
     "DeepCache": FasterSecondPass.DEEP_CACHE,
 }
-"""What is left out of Native first."""
+"""What is left out of second passes and Relay in the place of all that can be."""
+
+USUAL_STEPS = 20
+"""With as many DeepCache has steps to work in."""
 
 
-def leaving_out(what: str) -> str:
-    """The name of Native first with that."""
-    return f"{NATIVE_FIRST}, {what}"
+def leaving_out(what: str, method: str = NATIVE_FIRST) -> str:
+    """The name of a method with only that left out."""
+    return f"{method}, {what}"
 
 
-WAYS = ["native + Lanczos", "direct", "HiDiffusion", "ScaleCrafter", NATIVE_FIRST, "Relay"]
+STRONG = second_pass(0.7, "HiDiffusion")
+LATE = [
+    *(NATIVE_FIRST, *(leaving_out(what) for what in LEFT_OUT)),
+    *(RELAY, leaving_out(NOTHING, RELAY)),
+    *(STRONG, leaving_out(NOTHING, STRONG)),
+]
+"""What something is left out of, and what is left out."""
+
+WAYS = ["native + Lanczos", "direct", "HiDiffusion", "ScaleCrafter", NATIVE_FIRST, RELAY]
 """What a picture can be made larger with: put side by side in docs/ways.md."""
 
 
@@ -90,8 +102,8 @@ def spaced(method: str, scheduler: str) -> str:
     return f"{method}, {scheduler}"
 
 
-def hurried(method: str, steps: int) -> str:
-    """The name of a method with fewer steps than usual."""
+def in_steps(method: str, steps: int) -> str:
+    """The name of a method with other steps than the benchmark's."""
     return f"{method}, {steps} steps"
 
 
@@ -114,19 +126,19 @@ class Cell:
 
 def all_cells() -> list[Cell]:
     """Every cell, most important first: a budget of time works through the list in this order."""
-    ways, faster = WAYS[1:], leaving_out("faster")
+    ways, whole = WAYS[1:], leaving_out(NOTHING)
     restarts = [restarted(strength) for strength in RESTARTED_AT]
     truth, enlarged = [TRUE_ROW, TRUE_DECODED_ROW], WAYS[0]
     helped = [(s, helper) for s in STRENGTHS for helper in HELPERS if helper != "HiDiffusion" or s >= RAUNET_FROM]
     by_size: list[tuple[tuple[int, int], list[str]]] = [
         ((128, 128), [REFERENCE_ROW, NATIVE_ROW]),
-        *((size, [*truth, *restarts, enlarged, *ways, faster]) for size in (SQUARE_2X, SQUARE_4X)),
-        (SQUARE_3X, [*truth, enlarged, *ways, faster, "HiDiffusion T1 0.4"]),
+        *((size, [*truth, *restarts, enlarged, *ways, whole]) for size in (SQUARE_2X, SQUARE_4X)),
+        (SQUARE_3X, [*truth, enlarged, *ways, whole, "HiDiffusion T1 0.4"]),
         (TALL, [enlarged, *ways]),
-        (SQUARE_2X, [leaving_out(piece) for piece in FASTER]),
+        (SQUARE_2X, [in_steps(method, USUAL_STEPS) for method in LATE]),
         (SQUARE_2X, ["RAU-Net only", "MSW-MSA only", "HiDiffusion T1 0.2", "HiDiffusion T1 0.6", "HiDiffusion T1 0.8"]),
         (SQUARE_2X, [spaced(method, scheduler) for scheduler in SCHEDULERS for method in SPACED]),
-        (SQUARE_2X, [hurried(method, steps) for steps in FEW_STEPS for method in ("direct", "HiDiffusion")]),
+        (SQUARE_2X, [in_steps(method, steps) for steps in FEW_STEPS for method in ("direct", "HiDiffusion")]),
         (SQUARE_2X, [*(second_pass(*each) for each in helped), second_pass(0.5, "MSW-MSA only", in_pixels=False)]),
         (SQUARE_2X, [guided(strength, guidance) for strength in GUIDED_AT for guidance in GUIDED]),
         (SQUARE_2X, ["ScaleCrafter + MSW-MSA", "Deep Shrink 75%"]),

@@ -20,28 +20,32 @@ from hidiffusion_ext.core.options import FasterSecondPass
 from hidiffusion_ext.core.sizes import CELL, Size
 
 from .cells import (
-    FASTER,
     FEW_STEPS,
     GUIDED,
     GUIDED_AT,
     HELPERS,
+    LATE,
+    LEFT_OUT,
     NATIVE_FIRST,
     NATIVE_ROW,
+    NOTHING,
     REFERENCE_ROW,
     RESTART,
     RESTARTED_AT,
     SPACED,
     STRENGTHS,
+    STRONG,
     TRUE_DECODED_ROW,
     TRUE_ROW,
+    USUAL_STEPS,
     guided,
-    hurried,
+    in_steps,
     leaving_out,
     restarted,
     second_pass,
     spaced,
 )
-from .methods import METHODS, OVER_PICTURES, MakePatch, faster_windows, guided_windows
+from .methods import METHODS, MakePatch, over_picture
 from .rendering import rendered
 from .spacings import SPACINGS
 
@@ -67,7 +71,7 @@ class Request:
         prompts, seeds: One each per picture.
         size: (height, width) in pixels.
         steps, guidance: Of the sampling.
-        kept: First passes of requests with the same steps and guidance.
+        kept: First passes of requests with the same guidance.
     """
 
     prompts: Sequence[str]
@@ -86,15 +90,19 @@ Job = Callable[[DemoModel, Request], torch.Tensor]
 """`(model, request) -> pictures [B, 3, H, W], 0 to 1`"""
 
 
-def in_one_pass(method: MakePatch, spacing: Spacing = evenly_spaced, steps: int | None = None) -> Job:
-    """The pictures at their size at once; with other steps than asked for, if given."""
+def in_one_pass(method: MakePatch, spacing: Spacing = evenly_spaced) -> Job:
+    """The pictures at their size at once."""
 
     def job(model: DemoModel, request: Request) -> torch.Tensor:
-        request = replace(request, steps=steps or request.steps)
         patch, settings = method(model, request.size, request.seeds[0]), request.settings
         return model.sample(request.prompts, request.seeds, request.size, patch=patch, spacing=spacing, **settings)
 
     return job
+
+
+def with_steps(job: Job, steps: int) -> Job:
+    """The same with other steps than asked for."""
+    return lambda model, request: job(model, replace(request, steps=steps))
 
 
 def enlarged(model: DemoModel, request: Request) -> torch.Tensor:
@@ -102,22 +110,31 @@ def enlarged(model: DemoModel, request: Request) -> torch.Tensor:
     return resized(model.decode(native_latents(model, request)), request.size)
 
 
-def with_second_pass(strength: float, method: MakePatch, in_pixels: bool, short: bool = False) -> Job:
+def with_second_pass(
+    strength: float,
+    helper: str = "MSW-MSA only",
+    faster: FasterSecondPass = FasterSecondPass.ON,
+    in_pixels: bool = True,
+    **guidance: float,
+) -> Job:
     """Native pictures, enlarged as they are (Lanczos) or as latents (bilinear), and a second pass over them.
 
     Args:
-        strength, method: Of the second pass.
+        strength, helper, guidance: Of the second pass; with the helper "direct" nothing is patched or left out.
+        faster: What is left out.
         in_pixels: Whether pictures are enlarged, or latents.
-        short: Whether the steps of the first pass are left out whose work the second one makes anew.
     """
+    method = over_picture(helper, faster, **guidance)
+    short = helper != "direct" and faster.has(FasterSecondPass.SHORT)
 
     def job(model: DemoModel, request: Request) -> torch.Tensor:
         prompts, seeds = request.prompts, request.seeds
         latent = request.size[0] // CELL, request.size[1] // CELL
+        restart = strength if short else None
         if in_pixels:
-            begin = enlarged_latents(model, request, strength if short else None)
+            begin = enlarged_latents(model, request, restart)
         else:
-            begin = F.interpolate(native_latents(model, request), size=latent, mode="bilinear")
+            begin = F.interpolate(native_latents(model, request, restart), size=latent, mode="bilinear")
         settings: dict[str, Any] = {**request.settings, "patch": method(model, request.size, seeds[0])}
         return model.decode(model.draw(prompts, seeds, latent, begin=begin, strength=strength, **settings))
 
@@ -139,7 +156,7 @@ def native_latents(model: DemoModel, request: Request, restart: float | None = N
         noise = Schedule([999 * restart]).levels.sigma(999 * restart)
         until = partial(steps_needed, restart=noise, enlargement=(height * width) ** 0.5 / NATIVE)
     pictures = zip(request.prompts, request.seeds, strict=True)
-    keys = [("native", native, restart and request.size, prompt, seed) for prompt, seed in pictures]
+    keys = [("native", native, restart and request.size, request.steps, prompt, seed) for prompt, seed in pictures]
     settings: dict[str, Any] = {**request.settings, "until": until}
     return request.kept.rows(keys, lambda: model.draw(request.prompts, request.seeds, native, **settings))
 
@@ -152,7 +169,8 @@ def enlarged_latents(model: DemoModel, request: Request, restart: float | None =
         return model.encode(resized(pictures, request.size))
 
     pictures = zip(request.prompts, request.seeds, strict=True)
-    return request.kept.rows([("enlarged", request.size, restart, prompt, seed) for prompt, seed in pictures], make)
+    keys = [("enlarged", request.size, restart, request.steps, prompt, seed) for prompt, seed in pictures]
+    return request.kept.rows(keys, make)
 
 
 def true_rendering(decoded: bool) -> Job:
@@ -208,25 +226,24 @@ JOBS: dict[str, Job] = {
         for scheduler, spacing in SPACINGS.items()
     },
     **{
-        hurried(name, steps): in_one_pass(METHODS[name], steps=steps)
-        for name in ("direct", *SPACED)
-        for steps in FEW_STEPS
-    },
-    **{
-        second_pass(strength, helper, in_pixels): with_second_pass(strength, OVER_PICTURES[helper], in_pixels)
+        second_pass(strength, helper, in_pixels): with_second_pass(strength, helper, in_pixels=in_pixels)
         for in_pixels in (True, False)
         for strength in STRENGTHS
         for helper in HELPERS
     },
+    leaving_out(NOTHING, STRONG): with_second_pass(0.7, "HiDiffusion", FasterSecondPass.OFF),
     **{
-        guided(strength, guidance): with_second_pass(strength, guided_windows(*strengths), in_pixels=True)
+        guided(strength, guidance): with_second_pass(strength, split_guidance=split, anchor=anchor)
         for strength in GUIDED_AT
-        for guidance, strengths in GUIDED.items()
+        for guidance, (split, anchor) in GUIDED.items()
     },
-    NATIVE_FIRST: with_second_pass(RESTART, METHODS["MSW-MSA only"], in_pixels=True),
-    **{
-        leaving_out(what): with_second_pass(RESTART, faster_windows(option), True, option.has(FasterSecondPass.SHORT))
-        for what, option in FASTER.items()
-    },
+    NATIVE_FIRST: with_second_pass(RESTART),
+    **{leaving_out(what): with_second_pass(RESTART, faster=option) for what, option in LEFT_OUT.items()},
+}
+JOBS |= {
+    in_steps(name, steps): with_steps(JOBS[name], steps)
+    for names, numbers in ((("direct", *SPACED), FEW_STEPS), (LATE, (USUAL_STEPS,)))
+    for name in names
+    for steps in numbers
 }
 """Every method of a cell."""

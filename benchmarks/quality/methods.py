@@ -85,6 +85,7 @@ METHODS: dict[str, MakePatch] = {
     "ScaleCrafter + damped guidance": _scalecrafter(preset=Preset.X4, damped_guidance=True),
     "ScaleCrafter + MSW-MSA": _scalecrafter(msw_msa=True),
     "Relay": _hidiffusion(method=Method.RELAY),
+    "Relay, nothing left out": _hidiffusion(method=Method.RELAY, faster_second_pass=FasterSecondPass.OFF),
     "Deep Shrink 75%": _deep_shrink(0.75),
 }
 """Dispersion and damped guidance belong to the 4x preset, which is used at every size then.
@@ -95,15 +96,10 @@ demo model's 16 cells are a quarter of SD1.5's 64: T1 0.4 is 0.8 at a quarter of
 and 0.7, ScaleCrafter's 0.6 is 0.9, Deep Shrink's 0.35 is 0.75.
 """
 
-OVER_PICTURES: dict[str, MakePatch] = {**METHODS, "HiDiffusion": _hidiffusion(over_picture=True)}
-"""The same in second passes: there a preset's T1 is 0.4 at most."""
 
-
-def guided_windows(split: float, anchor: float) -> MakePatch:
-    """MSW-MSA in a second pass, guided as `Options` have it."""
-    return _hidiffusion(over_picture=True, rau_net=False, split_guidance=split, anchor=anchor)
-
-
-def faster_windows(faster: FasterSecondPass) -> MakePatch:
-    """MSW-MSA in a second pass from which something is left out."""
-    return _hidiffusion(over_picture=True, rau_net=False, faster_second_pass=faster)
+def over_picture(helper: str, faster: FasterSecondPass, **guidance: float) -> MakePatch:
+    """What a second pass is made with: HiDiffusion (a preset's T1 is 0.4 at most there), MSW-MSA only, or nothing."""
+    if helper == "direct":
+        return _direct
+    rau_net = helper == "HiDiffusion"
+    return _hidiffusion(over_picture=True, rau_net=rau_net, faster_second_pass=faster, **guidance)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache, partial
@@ -17,6 +17,7 @@ from benchmarks.quality.deep_shrink import deep_shrink, shrunk_steps
 from hidiffusion_ext.core import Method as CoreMethod
 from hidiffusion_ext.core import Options, Plan, Run, Schedule, Span, make_plan, map_unet
 from hidiffusion_ext.core.parts.damped_guidance import DampedGuidance
+from hidiffusion_ext.core.parts.deep_cache import DeepCache, over_kept
 from hidiffusion_ext.core.parts.raunet import RAUNet
 from hidiffusion_ext.core.parts.redilation import Redilation
 from hidiffusion_ext.core.parts.relay import Relay
@@ -34,13 +35,14 @@ from .calls import (
     Patch,
     Phase,
     Setting,
+    calls_of,
     carried_out,
     counted,
     evaluate,
     uniform,
 )
 from .hyper_tile import TILE, hyper_tile
-from .two_passes import DEEP_CACHE, Job
+from .two_passes import DEEP_CACHE, KEPT, Job
 
 MODELS = {"sd15": SD15, "sdxl": SDXL}
 
@@ -138,12 +140,18 @@ class Subject:
         """A pass cut where what is active changes."""
 
         def counts(steps: int) -> dict[str, float]:
-            return dict[str, float](Counter(_active(plan, step, uniform(steps)) for step in range(steps)))
+            found, schedule = defaultdict[str, float](float), uniform(steps)
+            for step, timestep in enumerate(schedule.timesteps):
+                found[_active(plan, step, schedule)] += calls_of(plan, schedule, timestep)
+            return found
+
+        def phase(name: str) -> Phase:
+            step = active.index(name)
+            before = step - 1 if KEPT in name else None
+            return Phase(name, step, self._counting(plan, step, before), before)
 
         active = [_active(plan, step, self.setting.schedule) for step in range(self.setting.steps)]
-        steps = {phase: active.index(phase) for phase in dict.fromkeys(active)}
-        phases = (Phase(phase, step, self._counting(plan, step)) for phase, step in steps.items())
-        return Method(name, tuple(phases), counts, open, call)
+        return Method(name, tuple(map(phase, dict.fromkeys(active))), counts, open, call)
 
     def _call(self, step: int, run: Run | None) -> None:
         self._evaluate(step, run, self.x)
@@ -181,8 +189,8 @@ class Subject:
     def _patched(self, plan: Plan) -> Patch:
         return carried_out(self.unet, plan, self.setting.timesteps)
 
-    def _counting(self, plan: Plan | None, step: int) -> Callable[[], int]:
-        return lambda: self.counter.count(self.counter.patched(plan) if plan else nullcontext(), step)
+    def _counting(self, plan: Plan, step: int, before: int | None) -> Callable[[], int]:
+        return lambda: self.counter.count(self.counter.patched(plan), step, before)
 
     @contextmanager
     def _token_merging(self) -> Generator[None, None, None]:
@@ -264,4 +272,6 @@ def _active(plan: Plan, step: int, schedule: Schedule) -> str:
         parts.append("native" if stage.native else "stage between")
     if plan.part(MSWMSA) and not (stage and stage.native):
         parts.append("windows")
+    if (deep_cache := plan.part(DeepCache)) and not stage and step in over_kept(schedule, deep_cache.span):
+        parts.append(KEPT)
     return " + ".join(parts) or "nothing"

@@ -27,6 +27,7 @@ from .calls import (
     Patch,
     Phase,
     Setting,
+    calls_of,
     carried_out,
     counted,
     evaluate,
@@ -37,7 +38,7 @@ from .calls import (
 from .hyper_tile import TILE, hyper_tile
 
 HIRES_FIX, HYPER_TILE, DEEP_CACHE = "hires fix", "hires fix + HyperTile", "hires fix + DeepCache"
-NATIVE_FIRST, FASTER = "Native first", "Native first + faster second pass"
+NATIVE_FIRST, NOTHING_LEFT_OUT = "Native first", "Native first, nothing left out"
 
 NATIVE, NATIVE_KEPT, FRESH, KEPT = "native", "native, over what is kept", "over the picture", "over what is kept"
 """Phases."""
@@ -76,7 +77,7 @@ class Job:
         yield self._by_hand(HIRES_FIX, lambda unet: nullcontext())
         yield self._by_hand(HYPER_TILE, self._tiled)
         yield self._packaged()
-        for name, faster in ((NATIVE_FIRST, FasterSecondPass.OFF), (FASTER, FasterSecondPass.ON)):
+        for name, faster in ((NATIVE_FIRST, FasterSecondPass.ON), (NOTHING_LEFT_OUT, FasterSecondPass.OFF)):
             plan = self._plan(replace(self.options, faster_second_pass=faster))
             if plan.active:
                 yield self._planned(name, plan, short=faster.has(FasterSecondPass.SHORT))
@@ -105,7 +106,7 @@ class Job:
             first = steps_needed(uniform(steps), RESTART_SIGMA, plan.enlargement) if short else steps
             found = {NATIVE: first, FRESH: 0.0, KEPT: 0.0}
             for step, timestep in enumerate(schedule.timesteps):
-                found[KEPT if step in kept(steps) else FRESH] += 0.5 if plan.leaving_unguided(schedule, timestep) else 1
+                found[KEPT if step in kept(steps) else FRESH] += calls_of(plan, schedule, timestep)
             return found
 
         def around(unet: nn.Module) -> Patch:

@@ -274,10 +274,10 @@ class Options:
     )
 
     faster_second_pass: FasterSecondPass = _option(
-        FasterSecondPass.OFF,
+        FasterSecondPass.ON,
         "Faster second pass",
-        "Hires pass, img2img and Relay: leaves out work that hardly changes the picture, which is a slightly other one "
-        "then. On: all of it. The others: only that part of it.",
+        "Hires pass, img2img and Relay: leaves out work that hardly changes the picture. Off: leaves out none. The "
+        "others: only that part of it.",
         advanced=True,
     )
 

@@ -152,8 +152,9 @@ def lasts(then: float, now: float) -> bool:
 
 
 def keeping(schedule: Schedule, span: Span) -> range:
-    """The steps in which deeper levels may be kept: all in a span but the last of the pass. The finest level alone leaves
-    a grain in plain areas, which no step behind that one would take away."""
+    """The steps in which deeper levels may be kept: all in a span but the last of the pass, as the finest level alone
+    leaves a grain in plain areas, which no further step would take away.
+    """
     inside = schedule.steps_inside(span)
     return range(inside.start, min(inside.stop, schedule.steps - 1))
 
