@@ -16,6 +16,7 @@ from torch import nn
 from benchmarks.quality.deep_shrink import deep_shrink, shrunk_steps
 from hidiffusion_ext.core import Method as CoreMethod
 from hidiffusion_ext.core import Options, Plan, Run, Schedule, Span, make_plan, map_unet
+from hidiffusion_ext.core.options import FasterSecondPass
 from hidiffusion_ext.core.parts.damped_guidance import DampedGuidance
 from hidiffusion_ext.core.parts.deep_cache import DeepCache, over_kept
 from hidiffusion_ext.core.parts.raunet import RAUNet
@@ -58,6 +59,7 @@ OURS = {
     "RAU-Net": Options(msw_msa=False),
     "MSW-MSA": Options(rau_net=False),
     "Relay": Options(method=CoreMethod.RELAY),
+    "Relay, nothing left out": Options(method=CoreMethod.RELAY, faster_second_pass=FasterSecondPass.OFF),
     "ScaleCrafter": _scalecrafter(),
     "ScaleCrafter + dispersion": _scalecrafter(dispersion=True),
     "ScaleCrafter + damped guidance": _scalecrafter(damped_guidance=True),

@@ -28,7 +28,6 @@ from hidiffusion_ext.core.parts.deep_cache import DeepCache, identities, over_ke
 from hidiffusion_ext.core.schedule import DISCRETE
 from hidiffusion_ext.core.words import describe
 
-ON = FasterSecondPass.ON
 UNETS = {family: tiny_unet(family) for family in Family}
 UNET = UNETS[Family.SD1]
 LATENT = (16, 16)
@@ -215,10 +214,12 @@ def test_it_gives_way_first_and_to_whoever_needs_the_layers() -> None:
 
 def test_it_is_for_passes_over_a_picture_and_for_relay() -> None:
     for method in Method:
-        plan = make_plan(Options(native_size=64, method=method, faster_second_pass=ON), map_unet(UNET), LATENT)
+        plan = make_plan(Options(native_size=64, method=method), map_unet(UNET), LATENT)
         assert (DeepCache.name in plan.names) == (method is Method.RELAY)
-    off = Options(native_size=64)
-    assert DeepCache.name not in make_plan(off, map_unet(UNET), LATENT, Situation(over_picture=True)).names
+    over_picture = Situation(over_picture=True)
+    assert DeepCache.name in make_plan(Options(native_size=64), map_unet(UNET), LATENT, over_picture).names
+    off = Options(native_size=64, faster_second_pass=FasterSecondPass.OFF)
+    assert DeepCache.name not in make_plan(off, map_unet(UNET), LATENT, over_picture).names
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])

@@ -22,6 +22,7 @@ from hidiffusion_ext.core import (
     make_plan,
     map_unet,
 )
+from hidiffusion_ext.core.options import FasterSecondPass
 from hidiffusion_ext.core.parts.anchor import Anchor
 from hidiffusion_ext.core.parts.split_guidance import SplitGuidance, low_pass, split
 from hidiffusion_ext.core.parts.windows import MSWMSA
@@ -129,7 +130,7 @@ def test_only_a_pass_over_a_picture_gets_them() -> None:
 
 
 def test_they_are_enough_to_do_and_can_be_all_there_is() -> None:
-    options = Options(rau_net=False, msw_msa=False, anchor=1.0)
+    options = Options(rau_net=False, msw_msa=False, anchor=1.0, faster_second_pass=FasterSecondPass.OFF)
     plan = make_plan(options, UNET, (128, 128), SECOND)
     assert plan.due(Schedule([300, 200]))
     assert plan.parts == (Anchor(1.0),)

@@ -48,7 +48,7 @@ OPTIONS = [
 def planned(
     family: Family = Family.SD1, latent: tuple[int, int] = (16, 24), unguided: Set[int] = frozenset(), **options: object
 ) -> Plan:
-    asked = Options.from_mapping({"native_size": 64, **options})
+    asked = Options.from_mapping({"native_size": 64, "faster_second_pass": "Off", **options})
     situation = Situation(over_picture=True, unguided=frozenset(unguided))
     return make_plan(asked, MAPS[family], latent, situation)
 
@@ -218,7 +218,7 @@ def test_what_is_left_out_is_told_beside_what_is_settled() -> None:
     assert describe(alone, late) == f"nothing: {SETTLED}"
     assert describe(alone, late, done=Done()) == f"no RAU-Net because {SETTLED}"
     conflicts = held(Need.TOKENS)
-    options = Options.from_mapping({"native_size": 64})
+    options = Options.from_mapping({"native_size": 64, "faster_second_pass": "Off"})
     both = make_plan(options, MAPS[Family.SD1], (16, 24), Situation(over_picture=True, conflicts=conflicts))
     assert describe(both, late) == f"no MSW-MSA because of a reason, no RAU-Net because {SETTLED}"
     assert describe(both, SCHEDULE) == "RAU-Net until step 2 of 5, no MSW-MSA because of a reason"
