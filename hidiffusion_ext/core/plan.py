@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
@@ -148,17 +148,17 @@ class Plan:
             self, parts=tuple(part for part in there if not part.rests_on or part.rests_on in names)
         )
 
-    def lesser(self) -> list[Plan]:
-        """What to go on with when a call of the UNet fails with the plan, and with the first of them, and so on.
+    def lesser(self, at_work: Sequence[Part]) -> Plan | None:
+        """What to go on with when a call of the UNet fails with these parts at work, with less of one; None: nothing.
 
         Neighbours that stumble are most often those that expect every layer to be called, or something of feature maps'
         sizes.
         """
-        plans: list[Plan] = [self]
-        while changing := [*plans[-1].needing(Need.LAYERS), *plans[-1].needing(Need.RESIZING)]:
-            first = changing[0]
-            plans.append(plans[-1].with_parts(part.lesser() if part is first else part for part in plans[-1].parts))
-        return [plan for plan in plans[1:] if plan.parts]
+        changing = [part for need in (Need.LAYERS, Need.RESIZING) for part in self.needing(need) if part in at_work]
+        if not changing:
+            return None
+        less = self.with_parts(part.lesser() if part is changing[0] else part for part in self.parts)
+        return less if less.parts else None
 
     def needs_memory(self, inside: Inside) -> bool:
         """Whether a call of the UNet may need more memory with the plan than without."""

@@ -22,7 +22,7 @@ from modules import sd_models, sd_samplers, shared
 from ..core import NoiseLevels, Schedule
 from .guiding import SamplerKind
 from .model import noise_source
-from .schedules import noise_levels, pass_schedule
+from .schedules import can_be_cut, noise_levels, pass_schedule
 
 SAMPLER = "Euler"
 """What the host's API takes where a payload names no sampling method."""
@@ -38,10 +38,12 @@ class Asked:
     Attributes:
         schedule: Its noise levels.
         sampler: What is to be known of its sampler.
+        can_be_cut: Whether it can be cut short.
     """
 
     schedule: Schedule
     sampler: SamplerKind
+    can_be_cut: bool
 
 
 class Asking:
@@ -97,7 +99,7 @@ class Asking:
         if kind.over_noise:
             timesteps = sampler.get_timesteps(job, steps)[:last_step]
             given = {"timesteps": timesteps, "is_img2img": last_step is not None}
-            return Asked(pass_schedule(sampler, given), kind)
+            return Asked(pass_schedule(sampler, given), kind, can_be_cut(sampler, given))
         sigmas = sampler.get_sigmas(job, steps)
         if last_step is None:
             ends, n = (sampler.model_wrap.sigmas[-1], sampler.model_wrap.sigmas[0]), steps
@@ -108,7 +110,7 @@ class Asking:
         given = {"sigmas": sigmas, "sigma_sched": sigmas, "n": n, "sigma_max": ends[0], "sigma_min": ends[1]}
         taken = inspect.signature(sampler.func).parameters
         given = {name: value for name, value in (given | _churn(job)).items() if name in taken}
-        return Asked(pass_schedule(sampler, given, self._levels), kind)
+        return Asked(pass_schedule(sampler, given, self._levels), kind, can_be_cut(sampler, given))
 
 
 def _sampler(name: str | None, model: Any) -> Any:

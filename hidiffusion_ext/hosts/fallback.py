@@ -53,13 +53,13 @@ class Fallback:
         say: Say,
     ) -> None:
         self._patches, self._open_plan, self._run, self._say = patches, open_plan, run, say
-        self._ways = [plan, *plan.lesser()]
+        self._plan: Plan | None = plan
         self._guides, self._is_changing = True, False
         patches.enter_context(open_plan(plan))
 
     def change(self, make: Callable[[], torch.Tensor], unchanged: torch.Tensor) -> torch.Tensor:
         """An `Attempt`; after one that failed there is no other in the pass."""
-        if not self._guides or not self._ways:
+        if not self._guides or not self._plan:
             return unchanged
         restore = self._marks(unchanged.device)
         self._is_changing = True
@@ -76,7 +76,7 @@ class Fallback:
 
     def evaluate(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """An evaluation of the model."""
-        if not self._ways or self._is_changing:
+        if not self._plan or self._is_changing:
             return original(*args, **kwargs)
         self._run.timesteps = []
         same_args, same_kwargs = _copied(list(args)), _copied(kwargs)
@@ -88,7 +88,7 @@ class Fallback:
                 result = original(*args, **kwargs)
                 break
             except Exception as error:
-                if not self._ways or (is_out_of_memory(error) and not self._needs_memory()):
+                if not self._plan or (is_out_of_memory(error) and not self._plan.needs_memory(self._inside)):
                     raise
                 if not told:
                     planned, told = self._names(), _told(error)
@@ -110,9 +110,6 @@ class Fallback:
 
         return restore
 
-    def _needs_memory(self) -> bool:
-        return self._ways[0].needs_memory(self._inside)
-
     def _inside(self, span: Span) -> bool:
         """Whether the current call, or the last one if this has not come to the UNet, is in a span."""
         run = self._run
@@ -121,7 +118,7 @@ class Fallback:
 
     def _at_work(self) -> list[Part]:
         """What is due in the pass and not over before the current call."""
-        due = [part for part in self._ways[0].parts if part.due(self._run.schedule)] if self._ways else []
+        due = [part for part in self._plan.parts if part.due(self._run.schedule)] if self._plan else []
         return [part for part in due if any(map(self._inside, part.spans))]
 
     def _names(self) -> list[str]:
@@ -131,20 +128,18 @@ class Fallback:
         """Goes on with less of what is at work, the most that can be put to work."""
         with suppress(Exception):
             self._patches.close()
-        failed = self._names()
-        while self._ways and self._names() == failed:
-            del self._ways[0]
-        if not self._ways:
+        self._plan = self._plan and self._plan.lesser(self._at_work())
+        if not self._plan:
             return
         try:
-            self._patches.enter_context(self._open_plan(self._ways[0]))
+            self._patches.enter_context(self._open_plan(self._plan))
         except Exception:
             self._give_way()
 
     def _left_out(self, what: Collection[str], raised: str, trace: str) -> None:
         done = self._run.done
         done.left_out |= {*what}
-        if not self._ways:
+        if not self._plan:
             done.switched_off = done.cut_short = True
         self._say(what, raised, trace)
 

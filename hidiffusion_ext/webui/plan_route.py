@@ -169,7 +169,7 @@ def _two_passes(job: Any, options: Options) -> list[PlannedPass]:
     second = in_hires_pass(job)
     height, width = (side * CELL for side in hires_latent(job))
     with suppress(Refused):  # said in the view
-        if first.schedule and is_shortened(job, options):
+        if first.schedule and first.can_be_cut and is_shortened(job, options):
             first = replace(first, schedule=first.schedule.first(needed_steps(job)(first.schedule)))
     return [first, _pass("Hires pass", second, width, height, *hires_steps(second))]
 
@@ -192,7 +192,7 @@ def _pass(name: str, job: Any, width: int, height: int, steps: int, last_step: i
     except Exception:  # whatever a host, a model or another extension's sampler may raise: a guess, evenly spaced
         even = [999 * (1 - step / steps) for step in range(steps)] or [0.0]
         return told(Schedule(even if last_step is None else even[-max(1, last_step + 1) :]))
-    return told(asked.schedule, sampler=asked.sampler)
+    return told(asked.schedule, sampler=asked.sampler, can_be_cut=asked.can_be_cut)
 
 
 def _loaded_model(name: str | None) -> Any:

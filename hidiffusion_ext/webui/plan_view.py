@@ -37,6 +37,7 @@ class PlannedPass:
         strength: The denoising strength of a pass over a picture; None for one from noise alone.
         sampler: What is to be known of its sampler; None where the host could not say the noise levels, and they are a
             guess.
+        can_be_cut: Whether the host can cut it short.
     """
 
     name: str
@@ -47,6 +48,7 @@ class PlannedPass:
     hires: bool = False
     strength: float | None = None
     sampler: SamplerKind | None = None
+    can_be_cut: bool = False
 
 
 def view(

@@ -205,7 +205,12 @@ def test_it_gives_way_first_and_to_whoever_needs_the_layers() -> None:
     options = Options(native_size=64, faster_second_pass=FasterSecondPass.DEEP_CACHE)
     both = make_plan(options, map_unet(UNET), (32, 32), Situation(over_picture=True))
     assert DeepCache.name in both.names
-    assert [DeepCache.name in plan.names for plan in both.lesser()] == [False] * len(both.lesser())
+    less = both.lesser(both.parts)
+    assert less
+    assert less.parts == tuple(part for part in both.parts if part.name != DeepCache.name)
+    early = both.lesser([part for part in both.parts if part.name != DeepCache.name])
+    assert early
+    assert DeepCache.name in early.names
     others = Situation(over_picture=True, conflicts=held(Need.LAYERS))
     plan = make_plan(options, map_unet(UNET), LATENT, others)
     assert plan.part(DeepCache) is None

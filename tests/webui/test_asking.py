@@ -106,6 +106,7 @@ def test_a_hires_pass_has_a_cfg_scale_of_its_own_where_the_host_has_one(
     client: TestClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = {**SIZE, "width": 64, "enable_hr": True, "split_guidance": 2, "native_size": 64}
+    job["faster_second_pass"] = "Off"
 
     def second(**query: Any) -> Any:
         return parts_of(plan(client, **{**job, **query})["passes"][1]["text"])["split guidance"]

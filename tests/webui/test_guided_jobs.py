@@ -20,6 +20,7 @@ from hidiffusion_ext.hosts.guiding import CFG_SCALE_1, OVER_NOISE
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 HIRES = {"width": 64, "height": 64, "enable_hr": True, "hr_scale": 2, "hr_upscaler": "Latent", "cfg_scale": 5}
+WHOLE_PASS = {"faster_second_pass": "Off"}
 GUIDED = {"split_guidance": 3.0, "anchor": 0.5}
 STRENGTHS = {"split guidance": 3.0, "anchor": 0.5}
 
@@ -43,20 +44,21 @@ def made(client: TestClient, settings: dict[str, Any], **payload: Any) -> tuple[
 
 
 def test_a_hires_pass_is_guided_and_says_so(client: TestClient) -> None:
-    plain, said = made(client, {}, **HIRES)
+    plain, said = made(client, WHOLE_PASS, **HIRES)
     late = parts_of(said["HiDiffusion hires"])
     assert late == {"MSW-MSA": WHOLE, "RAU-Net": SETTLED}
-    for settings, strengths in [
+    for guidance, strengths in [
         ({"split_guidance": 3.0}, {"split guidance": 3}),
         ({"anchor": 0.5}, {"anchor": 0.5}),
         (GUIDED, STRENGTHS),
     ]:
+        settings = {**WHOLE_PASS, **guidance}
         pictures, said = made(client, settings, **HIRES)
         assert pictures != plain
         assert parts_of(said["HiDiffusion hires"]) == late | dict.fromkeys(strengths, WHOLE)
         assert strengths_of(said["HiDiffusion hires"]) == strengths
         assert pictures == made(client, settings, **HIRES)[0]
-    assert made(client, {}, **HIRES)[0] == plain
+    assert made(client, WHOLE_PASS, **HIRES)[0] == plain
 
 
 def test_neutral_strengths_and_no_guidance_change_nothing(client: TestClient) -> None:

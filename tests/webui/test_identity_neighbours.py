@@ -24,9 +24,11 @@ METHODS: dict[str, dict[str, Any]] = {
     "random windows": {"window_shift": "Random"},
     "ScaleCrafter": {"method": "ScaleCrafter", "preset": "4x"},
     "dispersed": {"method": "ScaleCrafter", "preset": "4x", "dispersion": True},
-    "Native first": {"method": "Native first", "split_guidance": 2.0, "anchor": 0.5},
-    "Relay": {"method": "Relay"},
+    "Native first": {"method": "Native first", "split_guidance": 2.0, "anchor": 0.5, "faster_second_pass": "Off"},
+    "Relay": {"method": "Relay", "faster_second_pass": "Off"},
 }
+"""What is left out of second passes is not left out beside others who work in the layers or on guidance."""
+
 KINDS = ["A1111", "Forge"]
 
 

@@ -17,7 +17,7 @@ from fastapi.testclient import TestClient
 from plans import REASON, held
 from told import parts_of
 
-from hidiffusion_ext.core import Method, Need, Options, Refused
+from hidiffusion_ext.core import Need, Options, Refused
 from hidiffusion_ext.core.native_first import RESTART_NOISE
 from hidiffusion_ext.core.options import SETTINGS
 from hidiffusion_ext.core.schedule import DISCRETE
@@ -255,7 +255,8 @@ def test_what_counts_for_nothing_without_hires_fix_counts_for_nothing(client: Te
 def test_a_second_pass_with_nothing_left_in_it(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
     """As with token merging in it: the picture is made in two passes all the same, says so, and pastes back."""
     monkeypatch.setattr(passes.conflicts, "conflicts", lambda *_: held(Need.TOKENS))
-    pictures, told = made(client, {"rau_net": False}, **LARGE | {"steps": 8})
+    asked = {"rau_net": False, "faster_second_pass": "Off"}
+    pictures, told = made(client, asked, **LARGE | {"steps": 8})
     said = told["extra_generation_params"]
     reason = said["HiDiffusion refused"]
     assert parts_of(reason) == {"MSW-MSA": REASON}
@@ -264,12 +265,14 @@ def test_a_second_pass_with_nothing_left_in_it(client: TestClient, monkeypatch: 
     assert "HiDiffusion hires" not in said
     pasted = parse_generation_parameters(told["infotexts"][0])
     panel = {name: infotext.reader(setting)(pasted) for name, setting in SETTINGS.items()}
-    assert Options.from_mapping(panel) == Options(True, Method.NATIVE_FIRST, rau_net=False, native_size=64)
+    assert Options.from_mapping(panel) == Options.from_mapping(
+        {"enabled": True, "method": "Native first", "native_size": 64, **asked}
+    )
     same = {"infotext": told["infotexts"][0], "hr_sampler_name": None, "hr_scheduler": None}
     answer = client.post("/sdapi/v1/txt2img", json=same)  # as docs/api.md has it
     assert answer.status_code == 200
     assert [decode(text).convert("RGB").tobytes() for text in answer.json()["images"]] == [p for _, p in pictures]
-    first, second = plan(client, rau_net=False, **LARGE)["passes"]
+    first, second = plan(client, **asked, **LARGE)["passes"]
     assert (first["active"], first["width"], first["height"]) == (False, 56, 72)
     assert second["text"] == reason
 
@@ -307,7 +310,7 @@ def test_a_batch_is_that_of_the_same_hires_fix(client: TestClient) -> None:
 def test_the_plan_shows_both_passes_and_the_whole_jobs_work(client: TestClient) -> None:
     told = plan(client, width=128, height=128, steps=20)
     assert [(one["name"], one["width"], one["steps"]) for one in told["passes"]] == [
-        ("First pass", 64, 20),
+        ("First pass", 64, 16),
         ("Hires pass", 128, pytest.approx(6, abs=1)),
     ]
     assert told["notes"]["method"] == OWN_SECOND_PASS

@@ -164,7 +164,7 @@ def test_notes_stand_beside_the_controls(client: TestClient) -> None:
     assert told["notes"]["dispersion"] == "Not used: only with the method ScaleCrafter."
     larger = plan(client, **size, enable_hr=True, hr_scale=2)
     assert set(larger["without_effect"]) == {"dispersion", "damped_guidance"}
-    over_it = plan(client, **size, denoising_strength=0.4, split_guidance=2)
+    over_it = plan(client, **size, denoising_strength=0.4, split_guidance=2, faster_second_pass="Off")
     text = over_it["passes"][0]["text"]
     assert (parts_of(text)["split guidance"], strengths_of(text)) == (WHOLE, {"split guidance": 2})
     assert "anchor" not in over_it["without_effect"]
@@ -239,7 +239,7 @@ def test_why_nothing_is_done(client: TestClient) -> None:
     turbo = plan(client, width=256, height=256, preset="Turbo", **NATIVE)
     assert "Turbo" in turbo["refused"]
     assert (turbo["mark"], turbo["passes"]) == ("cannot be used", [])
-    weak = {"steps": 10, "denoising_strength": 0.3, "msw_msa": "false"}
+    weak = {"steps": 10, "denoising_strength": 0.3, "msw_msa": "false", "faster_second_pass": "Off"}
     (told,) = plan(client, width=256, height=256, **weak, **NATIVE)["passes"]
     assert not told["active"]
     assert SETTLED in told["text"]

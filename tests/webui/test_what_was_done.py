@@ -181,7 +181,7 @@ def pressed(button: str, at: int) -> Iterator[None]:
 def test_native_first_that_is_stopped(host: Host, button: str, at: int, size: int, told: list[str]) -> None:
     """In its first pass, or in its second one."""
     with pressed(button, at):
-        pictures, noted, _ = host.job({"method": "Native first"}, steps=8)
+        pictures, noted, _ = host.job({"method": "Native first", "faster_second_pass": "Off"}, steps=8)
     announced, first, *after = host.log
     assert announced.startswith("64x64, then 128x128 at a strength of ")
     assert first.startswith("SD1.5, 64x64: nothing to do")
@@ -209,18 +209,18 @@ def test_a_reason_holds_for_its_own_batch(host: Host, monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize(
-    ("job", "where"),
+    ("method", "job", "where"),
     [
-        ({**HIRES, "denoising_strength": 0.3}, ""),
-        ({"settings": {"method": "Native first"}, "steps": 8}, " in the second pass"),
+        ("HiDiffusion", {**HIRES, "denoising_strength": 0.3}, ""),
+        ("Native first", {"steps": 8}, " in the second pass"),
     ],
     ids=["hires fix", "Native first"],
 )
 def test_what_gave_way_is_said_where_the_rest_has_nothing_to_do(
-    host: Host, monkeypatch: pytest.MonkeyPatch, job: dict[str, Any], where: str
+    host: Host, monkeypatch: pytest.MonkeyPatch, method: str, job: dict[str, Any], where: str
 ) -> None:
     monkeypatch.setattr(passes.conflicts, "conflicts", lambda *args: held(Need.TOKENS))
-    pictures, noted, _ = host.job(**{"settings": {}, **job})
+    pictures, noted, _ = host.job({"method": method, "faster_second_pass": "Off"}, **job)
     assert len(pictures) == 1
     reason = noted["HiDiffusion refused"]
     assert parts_of(reason) == {"MSW-MSA": REASON, "RAU-Net": SETTLED}
