@@ -126,16 +126,17 @@ class Cell:
 
 def all_cells() -> list[Cell]:
     """Every cell, most important first: a budget of time works through the list in this order."""
-    ways, whole = WAYS[1:], leaving_out(NOTHING)
+    ways, late = WAYS[1:], [in_steps(method, USUAL_STEPS) for method in LATE]
     restarts = [restarted(strength) for strength in RESTARTED_AT]
     truth, enlarged = [TRUE_ROW, TRUE_DECODED_ROW], WAYS[0]
     helped = [(s, helper) for s in STRENGTHS for helper in HELPERS if helper != "HiDiffusion" or s >= RAUNET_FROM]
     by_size: list[tuple[tuple[int, int], list[str]]] = [
         ((128, 128), [REFERENCE_ROW, NATIVE_ROW]),
-        *((size, [*truth, *restarts, enlarged, *ways, whole]) for size in (SQUARE_2X, SQUARE_4X)),
-        (SQUARE_3X, [*truth, enlarged, *ways, whole, "HiDiffusion T1 0.4"]),
+        *((size, [*truth, *restarts, enlarged, *ways]) for size in (SQUARE_2X, SQUARE_4X)),
+        (SQUARE_3X, [*truth, enlarged, *ways, "HiDiffusion T1 0.4"]),
         (TALL, [enlarged, *ways]),
-        (SQUARE_2X, [in_steps(method, USUAL_STEPS) for method in LATE]),
+        (SQUARE_2X, late),
+        *((size, late[:2]) for size in (SQUARE_3X, SQUARE_4X)),
         (SQUARE_2X, ["RAU-Net only", "MSW-MSA only", "HiDiffusion T1 0.2", "HiDiffusion T1 0.6", "HiDiffusion T1 0.8"]),
         (SQUARE_2X, [spaced(method, scheduler) for scheduler in SCHEDULERS for method in SPACED]),
         (SQUARE_2X, [in_steps(method, steps) for steps in FEW_STEPS for method in ("direct", "HiDiffusion")]),

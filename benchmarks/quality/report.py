@@ -14,7 +14,6 @@ import matplotlib as mpl
 from PIL import Image, ImageDraw, ImageFont
 
 from .cells import (
-    NOTHING,
     SQUARE_2X,
     SQUARE_3X,
     SQUARE_4X,
@@ -22,7 +21,6 @@ from .cells import (
     WAYS,
     Cell,
     Store,
-    leaving_out,
     prompt_number,
 )
 from .measures import Row, floor_of
@@ -113,7 +111,7 @@ def summary(rows: Sequence[Row]) -> str:
     found = {(row.method, (row.height, row.width)): row for row in rows}
     sizes = [f"{height}x{width}: extra objects | named rightly | detail" for height, width in SUMMARISED]
     lines = ["| way | " + " | ".join(sizes) + " |", "|---" * (1 + 3 * len(SUMMARISED)) + "|"]
-    for method in (*WAYS, leaving_out(NOTHING), TRUE_DECODED_ROW):
+    for method in (*WAYS, TRUE_DECODED_ROW):
         there = [found.get((method, size)) for size in SUMMARISED]
         figures = [(row.extra_object_rate, row.accuracy, row.detail) if row else None for row in there]
         cells = ["{:.1%} | {:.1%} | {:.2f}".format(*each) if each else "– | – | –" for each in figures]
