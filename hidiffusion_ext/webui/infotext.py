@@ -6,7 +6,7 @@
     HiDiffusion hires: ...                                 what was active in the hires pass
     HiDiffusion refused: ...                               why nothing could be done, or no more from a step on
     HiDiffusion T1: 0.5                                    every setting that was not at its default
-    HiDiffusion version: 0.2.0.dev0                        which version of this extension made the picture
+    HiDiffusion version: 0.2.0                             which version of this extension made the picture
 
 Nothing is written when nothing was active.
 """
